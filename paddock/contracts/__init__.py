@@ -1,0 +1,1 @@
+"""What crosses a boundary: models, names and errors; imports nothing else of ours."""
