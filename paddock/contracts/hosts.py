@@ -160,3 +160,12 @@ class TaskDone(Wire):
 
     result: TaskResult
     error: ErrorInfo | None = None
+
+
+class GroundInventory(Wire):
+    """What an environment's provider holds; not `complete`: absence proves nothing."""
+
+    environment: str
+    provider: str
+    items: tuple[str, ...] = ()
+    complete: bool

@@ -1,0 +1,45 @@
+# Paddock: every command a newcomer needs. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup venv demo test check bench nightly golden wheels lock clean
+
+PYTHON := .venv/bin/python
+SECONDS_TEST ?= 1500
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: ## .venv with the hashed requirements; nothing to do when nothing changed
+	@bash packaging/venv.sh
+
+setup: venv ## everything this machine needs: packages, kernel, guest agent, image, Temporal server
+	@.venv/bin/paddock setup
+
+demo: setup ## a real agent in a real microVM, from policy to receipts (KEEP=1 leaves it running)
+	@$(PYTHON) -m examples.demo
+
+test: setup ## the whole suite, on the same real parts
+	@timeout --kill-after=60 $(SECONDS_TEST) $(PYTHON) -m pytest -m "not nightly" $(ARGS)
+
+check: venv ## lint, format, types, import directions, golden files, Go vet: under two minutes
+	@$(PYTHON) packaging/check.py
+
+bench: setup ## the table of speed and size; writes build/bench/report.json
+	@$(PYTHON) -m bench $(ARGS)
+
+nightly: setup ## the long loops: kill tests 20 times each, fuzzing, many sandboxes
+	@PADDOCK_LOOPS=20 $(PYTHON) -m pytest -m "nightly or kill" $(ARGS)
+
+golden: venv ## rewrite the golden JSON Schemas; the diff is for the reviewer
+	@$(PYTHON) -m tests.contracts.schemas
+
+wheels: venv ## both wheels into build/wheels
+	@$(PYTHON) packaging/wheels.py build/wheels
+
+lock: venv ## compile pyproject.toml into requirements/*.txt again, with hashes
+	@bash packaging/lock.sh
+
+clean: ## everything this repository made in its own folder; the user's cache stays (paddock setup --forget removes it)
+	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

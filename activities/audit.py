@@ -1,0 +1,34 @@
+"""The sandbox's audit chain: sealed when nothing can be added, verified from files and public keys alone."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from temporalio import activity
+
+from activities.running import beating
+from paddock.audit.checkpoint import load_keys
+from paddock.audit.verify import verify_sandbox
+from paddock.contracts.errors import ErrorKind, PaddockError
+from paddock.contracts.hosts import SandboxRef, Sealed
+from paddock.contracts.report import AuditSummary
+from paddock.host.config import HostConfig
+from paddock.host.link import KeeperLink
+
+
+@dataclass(frozen=True, slots=True)
+class AuditActivities:
+    """Verbs on the host's recorder, through the keeper."""
+
+    config: HostConfig
+    keeper: KeeperLink
+
+    @activity.defn
+    async def seal_audit(self, ref: SandboxRef) -> Sealed:
+        """Seal the chain and verify what was sealed."""
+        async with beating():
+            answer = await self.keeper.ask("seal", sandbox_id=ref.sandbox_id)
+            verdict = await asyncio.to_thread(verify_sandbox, Path(answer.path), load_keys(self.config.paths.keys))
+            if verdict.state == "unknown":
+                raise PaddockError(ErrorKind.AUDIT_BROKEN, f"the sealed chain cannot be verified: {verdict.problems}")
+            return Sealed(audit=AuditSummary(events=answer.events, head=answer.head, verified=verdict.state == "whole"))

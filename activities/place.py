@@ -1,0 +1,66 @@
+"""Placement: a host with a free slot pulls the request, and its own table decides."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from temporalio import activity
+
+from activities.running import beating
+from paddock.contracts.errors import ErrorInfo, ErrorKind
+from paddock.contracts.hosts import AllowCaller, Placed, Reservation, SandboxRef, Undone
+from paddock.contracts.report import Gone, Receipt
+from paddock.host.config import HostConfig
+from paddock.host.gate import Gate
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceActivities:
+    """Reserving and releasing this host's slots."""
+
+    config: HostConfig
+    gate: Gate
+
+    @activity.defn
+    async def reserve_slot(self, ask: Reservation) -> Placed:
+        """Promise a slot for a short time, or refuse by the answer: `full` to ask again, `error` to give up."""
+        host = self.config.host
+        if error := self._too_large(ask):
+            return Placed(host=host, error=error)
+        if not self.gate.reserve(ask.ref.sandbox_id, ask.ref.workflow_id, ask.caller_keys):
+            return Placed(host=host, full=True)
+        return Placed(host=host, relay=self.config.relay)
+
+    @activity.defn
+    async def release_slot(self, ref: SandboxRef) -> Undone:
+        """Free the slot; the receipt comes from looking into the table."""
+        async with beating():
+            free = self.gate.release(ref.sandbox_id)
+            return Undone(
+                receipts=(
+                    Receipt(
+                        resource="slot",
+                        id=ref.sandbox_id,
+                        gone=Gone.PROVED if free else Gone.UNPROVED,
+                        checked_by="not in the host's own table",
+                        at=datetime.now(UTC),
+                    ),
+                )
+            )
+
+    @activity.defn
+    async def allow_caller(self, ask: AllowCaller) -> None:
+        """Let one more key open the sandbox's streams."""
+        self.gate.slots.allow(ask.ref.sandbox_id, ask.caller_key)
+
+    def _too_large(self, ask: Reservation) -> ErrorInfo | None:
+        caps = self.config.caps
+        for name in ("vcpu", "memory_mib", "disk_mib"):
+            wanted, most = getattr(ask.shape, name), getattr(caps, name)
+            if wanted > most:
+                return ErrorInfo(
+                    kind=ErrorKind.BAD_SPEC,
+                    message=f"shape.{name}: {wanted} is more than this environment allows ({most})",
+                    field=f"shape.{name}",
+                    remedy="ask for less, or let the operator raise `caps` in the configuration",
+                )
+        return None

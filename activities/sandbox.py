@@ -1,0 +1,61 @@
+"""A sandbox on this host: booted, fenced, its lease moved, destroyed and proved gone."""
+
+from dataclasses import dataclass
+
+from temporalio import activity
+
+from activities.running import beating
+from paddock.contracts.errors import ErrorKind, PaddockError
+from paddock.contracts.hosts import Attach, Attached, Boot, Booted, ExtendLease, SandboxRef, Undone
+from paddock.host.gate import Gate
+from paddock.host.link import KeeperLink, SupervisorLink
+from paddock.host.messages import Ask
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxActivities:
+    """Verbs on the keeper and on supervisors."""
+
+    keeper: KeeperLink
+    supervisors: SupervisorLink
+    gate: Gate
+
+    @activity.defn
+    async def boot_sandbox(self, boot: Boot) -> Booted:
+        """Confirm the slot, fork the supervisor, and wait for the guest's hello; asked again, finds what is there."""
+        async with beating():
+            ref = boot.ref
+            if not self.gate.slots.confirm(ref.sandbox_id, ref.workflow_id, boot.caller_keys):
+                raise PaddockError(ErrorKind.NO_SLOT, "the reservation lapsed before the sandbox booted")
+            await self.keeper.ask("boot", boot=boot)
+            answer = await self.supervisors.ask(ref.sandbox_id, Ask(op="ready"))
+            return Booted(parts_ms=answer.parts_ms)
+
+    @activity.defn
+    async def attach_policy(self, attach: Attach) -> Attached:
+        """Put the signed policy on the fence; answers the digest that the supervisor enforces after its self-test."""
+        async with beating():
+            answer = await self.supervisors.ask(attach.ref.sandbox_id, Ask(op="attach", signed=attach.policy.signed))
+            if answer.digest != attach.policy.digest:
+                raise PaddockError(
+                    ErrorKind.FENCE_FAILED,
+                    f"the supervisor enforces {answer.digest}, not {attach.policy.digest}",
+                )
+            return Attached(digest=answer.digest, probes=answer.probes)
+
+    @activity.defn
+    async def extend_lease(self, extend: ExtendLease) -> None:
+        """Move the supervisor's own deadline."""
+        async with beating():
+            await self.supervisors.ask(extend.ref.sandbox_id, Ask(op="extend", lease_end=extend.lease_end))
+
+    @activity.defn
+    async def destroy_vm(self, ref: SandboxRef) -> Undone:
+        """Kill all of the sandbox and look until it is gone; a receipt for each thing it held."""
+        async with beating():
+            try:
+                denied = (await self.supervisors.ask(ref.sandbox_id, Ask(op="denied"))).denied
+            except PaddockError:
+                denied = ()  # the supervisor is gone already; what it denied is in the audit chain
+            answer = await self.keeper.ask("destroy", sandbox_id=ref.sandbox_id)
+            return Undone(receipts=answer.receipts, denied=denied)

@@ -1,0 +1,1 @@
+"""Things to run: a project whose tests fail, policies, and the demo that repairs the one under the other."""

@@ -1,0 +1,165 @@
+"""`make demo`: exit code 0 only when everything that the demo promises held."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from examples.demo.servers import servers
+from examples.demo.settings import MODEL_KEY, POLICY, REPOSITORY, TICKET_TOKEN, Settings
+from examples.demo.show import Show
+from examples.demo.stage import Stage, StageFailed, command, stage
+from examples.demo.story import Told, tell
+from paddock.client import Paddock
+from paddock.contracts.errors import PaddockError
+from tests.observer import Allowed, Snapshot, adopt_orphans, reap_orphans, settle, snapshot
+from tests.observer.snapshot import likely_places
+
+FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
+
+
+async def perform(settings: Settings, show: Show) -> Told:
+    """Everything between the two looks of the observer."""
+    shutil.rmtree(settings.directory / "project", ignore_errors=True)
+    async with servers(settings, settings.directory / "servers") as local:
+        with show.step("paddock up"):
+            running = stage(settings, local)
+            up = await running.__aenter__()
+        try:
+            show.line(f"Temporal {up.temporal} · UI {up.ui}")
+            await _prepare(settings, show)
+            async with Paddock.connect(up.temporal) as paddock:
+                told = await tell(paddock, settings, local, up, show)
+            await _judge_audit(told, settings, show)
+            _observed(told, show)
+            _tables(told, settings, up, show)
+            _write(settings, told, show, None)
+            if settings.keep:
+                show.line(f"KEEP=1: still running; the Temporal UI is at {up.ui}. Ctrl-C ends it.", "bold")
+                await _until_interrupted()
+        finally:
+            with show.step("paddock up taken down"):
+                await running.__aexit__(None, None, None)
+    return told
+
+
+async def _prepare(settings: Settings, show: Show) -> None:
+    policy = settings.directory / "policy.yaml"
+    policy.write_text(settings.model.policy())
+    shown = POLICY if policy.read_text() == POLICY.read_text() else policy
+    with show.step("policy and secrets in place"):
+        await command("policy", "apply", str(shown), settings=settings)
+        await command("secret", "set", MODEL_KEY, settings=settings, stdin=settings.model.key)
+        await command("secret", "set", TICKET_TOKEN, settings=settings, stdin=settings.ticket_token)
+    show.line(f"model: {'scripted' if settings.model.scripted else settings.model.host} ({settings.model.dialect})")
+
+
+async def _judge_audit(told: Told, settings: Settings, show: Show) -> None:
+    for report in (told.agent, told.judge):
+        try:
+            words = (await command("audit", "verify", report.sandbox_id, settings=settings)).strip()
+            show.check("`paddock audit verify` says whole", True, words.splitlines()[-1] if words else "")
+        except StageFailed as error:
+            show.check("`paddock audit verify` says whole", False, str(error))
+
+
+def _observed(told: Told, show: Show) -> None:
+    watched = told.watched
+    if watched is None:
+        show.check("the observer saw the living guest", False, "the agent never came to that point")
+        return
+    detail = f"{len(watched.monitors)} VM(s), {watched.megabytes:.0f} MB read"
+    show.check("the observer saw the living guest", bool(watched.monitors), detail)
+    found = [str(finding) for scan in (watched.token, watched.key) for finding in scan.found]
+    unread = [*watched.token.unread, *watched.key.unread]
+    show.check("no secret is in the guest or near it", not found and not unread, "; ".join([*found, *unread])[:400])
+    for place, seen in watched.decoys_found().items():
+        show.check("a decoy there is found by the same scan", seen, place)
+
+
+def _tables(told: Told, settings: Settings, up: Stage, show: Show) -> None:
+    chain = settings.state / "host" / "audit" / "sealed" / told.agent.sandbox_id / "chain.ndjson"
+    show.console.print()
+    if chain.exists():
+        show.timeline(chain)
+    show.receipts(told.agent)
+    show.receipts(told.judge)
+    show.times(told.agent)
+    show.console.print(f"Temporal UI: {up.ui}\n")
+
+
+def _write(settings: Settings, told: Told | None, show: Show, remains: list[str] | None) -> None:
+    """The report: SandboxReport's fields, and beside them what the observer saw; null where it did not look."""
+    report: dict[str, Any] = told.agent.model_dump(mode="json") if told else {}
+    watched = told.watched if told else None
+    report["secret_seen_in_guest"] = watched.seen_in_guest if watched else None
+    report["leftovers"] = remains
+    report["demo"] = {
+        "held": show.held and not remains,
+        "checks": [{"name": c.name, "held": c.held, "detail": c.detail} for c in show.checks],
+        "steps_s": show.steps_s,
+        "decoys_found": watched.decoys_found() if watched else {},
+        "judge": told.judge.model_dump(mode="json") if told else None,
+        "model": "scripted" if settings.model.scripted else settings.model.host,
+    }
+    settings.report.write_text(json.dumps(report, indent=1) + "\n")
+
+
+async def _until_interrupted() -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    await stop.wait()
+
+
+def _run(settings: Settings, show: Show) -> tuple[Told | None, int]:
+    try:
+        return asyncio.run(asyncio.wait_for(perform(settings, show), None if settings.keep else settings.limit_s)), 0
+    except KeyboardInterrupt:
+        show.line("interrupted; taken down", "yellow")
+        return None, INTERRUPTED
+    except TimeoutError:
+        show.line(f"not done after {settings.limit_s:.0f} s (DEMO_LIMIT_S)", "red")
+    except (PaddockError, StageFailed) as error:
+        show.line(str(error), "red")
+    return None, FAILED
+
+
+def main() -> int:
+    sys.dont_write_bytecode = True
+    try:
+        settings = Settings.read(os.environ)
+    except ValueError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return WRONG_USE
+    settings.directory.mkdir(parents=True, exist_ok=True)
+    settings.report.unlink(missing_ok=True)
+    show, allowed = Show(Console()), Allowed.usual(REPOSITORY)
+    places = likely_places(REPOSITORY)
+
+    def look() -> Snapshot:
+        reap_orphans()
+        return snapshot(places, tuple(Path(root) for root in allowed.roots))
+
+    adopt_orphans()
+    before = look()
+    told, code = _run(settings, show)
+    with show.step("the observer looks for leftovers"):
+        remains = [str(trace) for trace in settle(before, look, allowed, root=os.getpid(), within_s=10)]
+    show.check("nothing is left behind", not remains, "; ".join(remains)[:2000])
+    _write(settings, told, show, remains)
+    held = code == 0 and told is not None and show.held
+    show.line(f"report: {settings.report}")
+    show.line("everything held" if held else "not everything held", "bold green" if held else "bold red")
+    return code or (0 if held else FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""The observer's part of the demo: is the secret anywhere in reach of the guest, and would it have been found there?"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from examples.demo.settings import Settings
+from tests.observer import Places, Scan, find_secret, guests, processes
+from tests.observer.decoys import decoy_value, in_a_file, in_an_environment
+from tests.observer.processes import family
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What the observer found while the guest lived."""
+
+    monitors: tuple[int, ...]
+    token: Scan
+    key: Scan
+    guest_decoy: Scan
+    env_decoy: Scan
+    planted: Scan
+    megabytes: float
+
+    @property
+    def seen_in_guest(self) -> bool:
+        """A secret was found, or a place could not be read, so that nobody knows."""
+        return not (self.token.clean and self.key.clean)
+
+    def decoys_found(self) -> dict[str, bool]:
+        """By place: does this very scan find a decoy that is there?"""
+        return {
+            "guest memory, planted inside the guest": _in(self.guest_decoy, "memory"),
+            "guest memory, by a program's environment": _in(self.env_decoy, "memory"),
+            "workflow history": _in(self.env_decoy, "text"),
+            "run directory": _in(self.planted, "file"),
+            "environment of a process": _in(self.planted, "environment"),
+        }
+
+
+@dataclass(slots=True)
+class Observer:
+    """Looks when told; everything here blocks, so call it in a thread."""
+
+    settings: Settings
+    texts: list[tuple[str, bytes]] = field(default_factory=list)
+
+    def look(self) -> Watched:
+        """One scan for the secrets and one for each decoy, over the same places, at one moment of the guest's life."""
+        known = processes()
+        monitors = guests(family(os.getpid(), known))
+        places = Places(
+            memory=monitors,
+            environments=None,
+            files=(self.settings.state,),
+            texts=tuple(self.texts),
+        )
+        # a real model's key is in the environment of the shell that started the demo, by its owner's own wish
+        own = () if self.settings.model.scripted else _ancestors()
+        token = find_secret(self.settings.ticket_token.encode(), places)
+        key = find_secret(
+            self.settings.model.key.encode(),
+            Places(monitors, None, own, places.files, places.texts),
+        )
+        run = next((self.settings.state / "host" / "run").iterdir(), self.settings.state)
+        decoy = decoy_value(f"{self.settings.seed}-here").decode()
+        with in_a_file(decoy.encode(), Path(run) / "decoy"), in_an_environment(decoy):
+            planted = find_secret(decoy.encode(), Places(environments=None, files=places.files))
+        memory = Places(memory=monitors)
+        return Watched(
+            monitors=monitors,
+            token=token,
+            key=key,
+            guest_decoy=find_secret(decoy_value(self.settings.seed), memory),
+            env_decoy=find_secret(self.settings.env_decoy.encode(), Places(memory=monitors, texts=places.texts)),
+            planted=planted,
+            megabytes=sum(token.read.values()) / 1e6,
+        )
+
+
+def _in(scan: Scan, place: str) -> bool:
+    return any(finding.place == place for finding in scan.found)
+
+
+def _ancestors() -> tuple[int, ...]:
+    known, pid, found = processes(), os.getpid(), []
+    while pid in known:
+        found.append(pid)
+        pid = known[pid].parent
+    return tuple(found)

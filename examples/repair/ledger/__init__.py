@@ -1,0 +1,1 @@
+"""Books of entries: amounts, entries, statements."""

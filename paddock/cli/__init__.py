@@ -1,0 +1,1 @@
+"""The `paddock` program: one file a noun; what a person reads is written here and nowhere else."""

@@ -1,0 +1,1 @@
+"""Putting a secret into a request at the fence, and keeping it out of the answer."""

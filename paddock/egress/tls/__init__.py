@@ -1,0 +1,1 @@
+"""TLS on byte streams: the hello is read before anything is decided, certificates are made per sandbox and name."""

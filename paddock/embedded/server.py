@@ -1,0 +1,214 @@
+"""The Temporal development server: a process on a file database, on loopback, that ends with its parent."""
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from paddock.contracts.errors import ErrorKind, PaddockError
+from paddock.contracts.names import NAMESPACE, SEARCH_ATTRIBUTES
+
+LOOPBACK: Final = "127.0.0.1"
+_PR_SET_PDEATHSIG: Final = 1
+_POLL_S: Final = 0.02
+_LOG_TAIL: Final = 5
+
+DYNAMIC: Final = {
+    # One history shard polls at most 20 times a second by default, which makes each activity take 100 ms.
+    "history.transferProcessorMaxPollRPS": "2000",
+    # Timers and retry delays are otherwise about a second coarse.
+    "history.timerProcessorMaxTimeShift": '"20ms"',
+    "system.enableActivityEagerExecution": "true",
+}
+"""The development server's settings that Paddock changes, as JSON."""
+
+PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "NORMAL"}
+"""A killed server loses nothing acknowledged; a power cut may lose the last moments of the embedded mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where the server listens on loopback: gRPC, web pages, HTTP API, metrics."""
+
+    grpc: int
+    ui: int
+    http: int
+    metrics: int
+
+    @classmethod
+    def free(cls, *, grpc: int = 0, ui: int = 0) -> "Ports":
+        """Ports nobody listens on; those that are given are kept, and refused when they are taken."""
+        for name, port in (("Temporal", grpc), ("Temporal UI", ui)):
+            if port and not _is_free(port):
+                raise taken(name, port)
+        fresh = _free_ports()
+        return cls(grpc or next(fresh), ui or next(fresh), next(fresh), next(fresh))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((self.grpc, self.ui, self.http, self.metrics))
+
+
+def taken(what: str, port: int) -> PaddockError:
+    """The error for a port that somebody else listens on."""
+    return PaddockError(
+        ErrorKind.SET_UP,
+        f"port {port} for {what} is taken",
+        field="port",
+        remedy="name another one, or 0 for any free one",
+    )
+
+
+@dataclass(slots=True)
+class TemporalServer:
+    """One server and its database below `directory`; spawn it again after its death: same ports, same history."""
+
+    binary: Path
+    directory: Path
+    ports: Ports
+    process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def address(self) -> str:
+        return f"{LOOPBACK}:{self.ports.grpc}"
+
+    @property
+    def ui(self) -> str:
+        return f"http://{LOOPBACK}:{self.ports.ui}"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "temporal.log"
+
+    def spawn(self) -> "subprocess.Popen[bytes]":
+        """Starts the server; call it from the main thread, since the server is killed when the calling thread ends.
+
+        Raises PaddockError SET_UP when a port is taken.
+        """
+        for name, port in zip(
+            ("Temporal", "Temporal UI", "Temporal HTTP", "Temporal metrics"), self.ports, strict=True
+        ):
+            if not _is_free(port):
+                raise taken(name, port)
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        parent = os.getpid()
+        libc = ctypes.CDLL(None, use_errno=True)
+
+        def end_with_parent() -> None:
+            # Runs between fork and exec. A parent that died before prctl would never be noticed: look once.
+            if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0 or os.getppid() != parent:
+                os._exit(1)
+
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            self.process = subprocess.Popen(
+                self._argv(),
+                stdin=subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                env=self._environment(),
+                preexec_fn=end_with_parent,
+                # Ctrl-C in a terminal goes to a whole process group; whoever started the server decides when it ends.
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise PaddockError(
+                ErrorKind.SET_UP, f"{self.binary}: {error.strerror}", remedy="run `make setup`"
+            ) from None
+        finally:
+            os.close(descriptor)
+        return self.process
+
+    async def wait_ready(self, deadline_s: float = 30.0) -> None:
+        """Returns when the server answers gRPC, its namespace exists and its search attributes are registered.
+
+        Raises PaddockError UNREACHABLE with the last lines of its log when it ends or `deadline_s` passes.
+        """
+        ends = time.monotonic() + deadline_s
+        while time.monotonic() < ends:
+            if self.process is not None and self.process.poll() is not None:
+                raise self._broken(f"ended with {self.process.returncode} while starting")
+            with contextlib.suppress(RPCError, RuntimeError, OSError):
+                await asyncio.wait_for(self._answers(), max(0.1, ends - time.monotonic()))
+                return
+            await asyncio.sleep(_POLL_S)
+        raise self._broken(f"did not answer within {deadline_s:.0f} s")
+
+    def stop(self, grace_s: float = 5.0) -> None:
+        """Ends the server and waits for its death; twice does no harm."""
+        process = self.process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    async def _answers(self) -> None:
+        client = await Client.connect(self.address, namespace=NAMESPACE)
+        known = await client.operator_service.list_search_attributes(ListSearchAttributesRequest(namespace=NAMESPACE))
+        if not SEARCH_ATTRIBUTES.keys() <= known.custom_attributes.keys():
+            raise RuntimeError("search attributes are still being registered")
+
+    def _broken(self, what: str) -> PaddockError:
+        try:
+            lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL:]
+        except OSError:
+            lines = []
+        return PaddockError(
+            ErrorKind.UNREACHABLE, "\n  ".join([f"the Temporal server {what}", *lines]), remedy=f"its log: {self.log}"
+        )
+
+    def _argv(self) -> list[str]:
+        argv = [str(self.binary), "server", "start-dev", "--ip", LOOPBACK, "--ui-ip", LOOPBACK]
+        argv += ["--port", str(self.ports.grpc), "--ui-port", str(self.ports.ui)]
+        argv += ["--http-port", str(self.ports.http), "--metrics-port", str(self.ports.metrics)]
+        argv += ["--db-filename", str(self.directory / "temporal.sqlite"), "--namespace", NAMESPACE]
+        argv += [part for name, value in PRAGMAS.items() for part in ("--sqlite-pragma", f"{name}={value}")]
+        argv += [part for name, value in DYNAMIC.items() for part in ("--dynamic-config-value", f"{name}={value}")]
+        argv += [part for name, kind in SEARCH_ATTRIBUTES.items() for part in ("--search-attribute", f"{name}={kind}")]
+        return [*argv, "--ui-disable-news-fetch", "--log-level", "warn", "--log-format", "json", "--color", "never"]
+
+    def _environment(self) -> dict[str, str]:
+        # Profiles and TEMPORAL_* of the user are about their own server, not about this one.
+        kept = {name: os.environ[name] for name in ("PATH", "TZ", "SSL_CERT_FILE") if name in os.environ}
+        return {**kept, "HOME": str(self.directory)}
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # Connections of a server that was just killed linger; they do not keep its successor from listening.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+            probe.listen(1)
+        except OSError:
+            return False
+        return True
+
+
+def _free_ports() -> Iterator[int]:
+    """Below the range from which the kernel takes ports for outgoing connections, so that none is lost to one."""
+    try:
+        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):
+        lowest = 32768
+    candidates = range(15000, lowest) if lowest > 16000 else range(15000, 65536)
+    for port in random.SystemRandom().sample(candidates, len(candidates)):
+        if _is_free(port):
+            yield port
+    raise PaddockError(ErrorKind.SET_UP, "no free port on this machine")

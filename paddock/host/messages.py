@@ -1,0 +1,102 @@
+"""What the host worker asks of the keeper and of a supervisor; local words, never in history."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from paddock.contracts.base import Wire
+from paddock.contracts.errors import ErrorInfo
+from paddock.contracts.hosts import Boot, SandboxRef
+from paddock.contracts.report import Denial, Receipt
+from paddock.contracts.spec import OutputGlob, Shape, TaskSpec
+
+
+class KeeperAsk(Wire):
+    """One request to the keeper; `id` comes back with the answer."""
+
+    id: int
+    op: Literal["boot", "destroy", "revoke", "seal", "inventory", "subscribe", "template"]
+    boot: Boot | None = None
+    sandbox_id: str = ""
+    image: str = ""
+    shape: Shape = Shape()
+
+
+class Held(Wire):
+    """A sandbox that the host holds, alive or not."""
+
+    ref: SandboxRef
+    alive: bool
+    lease_end: datetime
+    caller_keys: tuple[str, ...] = ()
+
+
+class KeeperAnswer(Wire):
+    """The keeper's answer, or with `id` 0 news: a sandbox whose supervisor or VMM is gone."""
+
+    id: int
+    error: ErrorInfo | None = None
+    pid: int = 0
+    receipts: tuple[Receipt, ...] = ()
+    held: tuple[Held, ...] = ()
+    lost: SandboxRef | None = None
+    why: str = ""
+    gone: str = ""
+    checked_by: str = ""
+    events: int = 0
+    head: str = ""
+    path: str = ""
+    pids: dict[str, int] = Field(default_factory=dict)
+
+
+class Ask(Wire):
+    """One request to a supervisor; content frames may follow (`put`) or come back (`get`)."""
+
+    op: Literal[
+        "ready",
+        "attach",
+        "run",
+        "wait",
+        "watch",
+        "kill",
+        "put",
+        "get",
+        "extend",
+        "callers",
+        "denied",
+        "pause",
+        "resume",
+    ]
+    signed: str = Field("", repr=False)
+    task: int = 0
+    spec: TaskSpec | None = None
+    inputs: tuple[str, ...] = ()
+    path: str = ""
+    output: OutputGlob | None = None
+    lease_end: datetime | None = None
+    caller_keys: tuple[str, ...] = ()
+    stdin_bytes: int | None = None
+
+
+class Answer(Wire):
+    """A supervisor's answer."""
+
+    parts_ms: dict[str, float] = Field(default_factory=dict)
+    digest: str = ""
+    probes: int = 0
+    started: bool = False
+    grew: bool = False
+    denied: tuple[Denial, ...] = ()
+    caller_keys: tuple[str, ...] = ()
+
+
+class RunRecord(Wire):
+    """`meta.json` of a run directory, written by the keeper before anything exists: identity comes first."""
+
+    ref: SandboxRef
+    boot: Boot
+    index: int
+    pid: int = 0
+    started: int = 0
+    created: datetime

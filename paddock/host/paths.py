@@ -1,0 +1,92 @@
+"""Where a host keeps what; unix sockets are reached by directory descriptor, so that no path is ever too long."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class HostPaths:
+    """Directories and files below `<state>/host`."""
+
+    root: Path
+
+    @property
+    def keys(self) -> Path:
+        return self.root / "keys"
+
+    @property
+    def audit(self) -> Path:
+        return self.root / "audit"
+
+    @property
+    def secrets(self) -> Path:
+        return self.root / "broker"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    @property
+    def output(self) -> Path:
+        return self.root / "output"
+
+    @property
+    def objects(self) -> Path:
+        return self.root / "objects"
+
+    @property
+    def slots(self) -> Path:
+        return self.root / "slots.sqlite"
+
+    @property
+    def logs(self) -> Path:
+        return self.root / "logs"
+
+    def sandbox(self, sandbox_id: str) -> Path:
+        return self.run / sandbox_id
+
+    def task_output(self, sandbox_id: str, task: int) -> Path:
+        return self.output / sandbox_id / f"{task}.out"
+
+    def task_done(self, sandbox_id: str, task: int) -> Path:
+        return self.output / sandbox_id / f"{task}.done"
+
+
+@contextmanager
+def _by_descriptor(directory: Path, name: str) -> Iterator[str]:
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{fd}/{name}"
+    finally:
+        os.close(fd)
+
+
+def listen(path: Path, kind: int = socket.SOCK_STREAM, mode: int = 0o600) -> socket.socket:
+    """A listening unix socket at `path`, replacing a dead one of the same name."""
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, kind)
+    before = os.umask(0o777 & ~mode)
+    try:
+        with _by_descriptor(path.parent, path.name) as short:
+            sock.bind(short)
+    finally:
+        os.umask(before)
+    sock.listen(64)
+    sock.setblocking(False)
+    return sock
+
+
+def dial(path: Path, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    """A socket connected to the unix socket at `path`; raises OSError when nobody listens."""
+    sock = socket.socket(socket.AF_UNIX, kind)
+    try:
+        with _by_descriptor(path.parent, path.name) as short:
+            sock.connect(short)
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,1 @@
+"""Sandboxes' machines: the driver contract, QEMU behind it, templates, jails, and the channel into the guest."""

@@ -1,0 +1,1 @@
+"""The QEMU driver: its command line, its control socket, its process."""

@@ -1,0 +1,1 @@
+"""The relay joins a caller's stream to a host's one outgoing connection, and keeps nothing."""

@@ -1,0 +1,268 @@
+"""One sandbox's supervisor: spawns the VMM, gives up privilege, and composes channel, fence, tasks and lease.
+
+Its death is the sandbox's death: the VMM has it as parent with PDEATHSIG, and the guest has no other way out.
+"""
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets as random
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import uvloop
+
+from paddock.audit.client import AuditClient
+from paddock.contracts.errors import ErrorKind, PaddockError
+from paddock.contracts.hosts import Boot, TaskDone
+from paddock.contracts.report import Denial
+from paddock.contracts.spec import OutputGlob
+from paddock.egress.gateway import Gateway
+from paddock.host.config import HostConfig
+from paddock.host.fork import drop_privileges
+from paddock.host.messages import Answer, Ask
+from paddock.host.processes import Process
+from paddock.microvm.channel.link import Link
+from paddock.microvm.channel.messages import Identity
+from paddock.microvm.driver import Machine, Place, Support, Template, Vm
+from paddock.microvm.qemu.driver import QemuDriver
+from paddock.policy.compile import Compiled
+from paddock.policy.signed import verify
+from paddock.secrets.client import SecretsClient
+from paddock.supervisor import rundir, selftest
+from paddock.supervisor.control import Control
+from paddock.supervisor.deadline import Deadline
+from paddock.supervisor.guest import Guest
+from paddock.supervisor.ports import FenceSecrets
+from paddock.supervisor.services import ServiceEnds
+from paddock.supervisor.tasks import UID, Tasks
+
+log = logging.getLogger("paddock.supervisor")
+HELLO_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Supervision:
+    """Everything that the keeper hands to a new supervisor; uids are None when rootless."""
+
+    boot: Boot
+    config: HostConfig
+    directory: Path
+    output: Path
+    machine: Machine
+    template: Template
+    support: Support
+    memory_fd: int
+    recorder: socket.socket
+    broker: socket.socket
+    control: socket.socket
+    keeper: socket.socket
+    uid: int | None
+    gid: int | None
+    vmm_uid: int | None
+    vmm_gid: int | None
+    cgroup_procs: tuple[Path, ...]
+
+
+class Supervisor:
+    """Composes one sandbox, and answers its control socket."""
+
+    def __init__(self, args: Supervision) -> None:
+        self.args = args
+        self.sandbox_id = args.boot.ref.sandbox_id
+        self.parts_ms: dict[str, float] = {}
+        self.audit = AuditClient(args.recorder)
+        self.secrets = SecretsClient(args.broker)
+        self.gateway = Gateway(
+            sandbox=self.sandbox_id,
+            connections=args.config.connections,
+            audit=self.audit,
+            secrets=FenceSecrets(self.secrets),
+            clock=time.time,
+        )
+        self._began = time.monotonic()
+        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._ready = asyncio.Event()
+        self._digest = ""
+        self.vm: Vm
+        self.link: Link
+        self.tasks: Tasks
+
+    async def run(self) -> None:
+        """Live until the VM, the channel or the lease ends; leaves the reason in the run directory."""
+        args = self.args
+        place = Place(
+            directory=args.directory / rundir.VMM,
+            uid=args.vmm_uid,
+            gid=args.vmm_gid,
+            cgroup_procs=args.cgroup_procs,
+            memory_fd=args.memory_fd,
+        )
+        self.vm = await QemuDriver(args.machine, args.support).start(args.template, place)
+        vmm = Process.of(self.vm.pid)
+        rundir.write(args.directory / rundir.VM, rundir.VmRecord(pid=vmm.pid, started=vmm.started))
+        drop_privileges(args.uid, args.gid)
+        self._lap("spawned")
+        self.link = await Link.open(self.vm.channel, identity=self._identity(), guest=Guest(self.gateway))
+        self.tasks = Tasks(self.link, args.output)
+        deadline = Deadline(args.boot.lease_end, lambda: self._end("the lease ended and nobody renewed it"))
+        self.deadline = deadline
+        control = Control(self)
+        await control.serve(args.control)
+        ends = ServiceEnds(args.keeper, self.audit, self.secrets)
+        ends.serve()
+        self.vm.exited.add_done_callback(lambda _: self._end("the VMM died"))
+        self.link.closed.add_done_callback(lambda closed: self._end(f"the channel closed: {closed.result()}"))
+        opening = asyncio.ensure_future(self._open())
+        why = await self._over
+        opening.cancel()
+        self.tasks.lost(why)
+        rundir.write(args.directory / rundir.FAREWELL, rundir.Farewell(why=why))
+        self.audit.note("sandbox.ended", detail={"why": why})
+        await asyncio.wait([asyncio.ensure_future(self._leave())], timeout=1.0)
+
+    async def _open(self) -> None:
+        try:
+            await self.vm.loaded()
+            self._lap("loaded")
+            await asyncio.wait_for(self.link.hello(), HELLO_TIMEOUT_S)
+        except (PaddockError, TimeoutError, OSError) as wrong:
+            self._end(f"the guest did not come up: {wrong or 'no hello'}")
+            return
+        self._lap("hello")
+        self._ready.set()
+
+    async def _leave(self) -> None:
+        await self.gateway.close()
+        await self.audit.drain()
+
+    def _end(self, why: str) -> None:
+        if not self._over.done():
+            self._over.set_result(why)
+            self._ready.set()  # whoever waits for the guest hears why it did not come
+
+    def _lap(self, name: str) -> None:
+        self.parts_ms[name] = round((time.monotonic() - self._began) * 1e3, 1)
+
+    def _identity(self) -> Identity:
+        return Identity(
+            hostname=self.sandbox_id,
+            machine_id=random.token_hex(16),
+            time_ns=time.time_ns(),
+            seed=os.urandom(32),
+            ca=self.gateway.ca_pem,
+        )
+
+    # what the control socket asks
+
+    async def ready(self) -> Answer:
+        """When the guest said hello: how long it took. Its first event is durable before this answers."""
+        await self._ready.wait()
+        if self._over.done():
+            raise PaddockError(ErrorKind.BOOT_FAILED, self._over.result())
+        await self.audit.record(
+            "sandbox.booted",
+            action_id=f"{self.sandbox_id}/boot",
+            detail={
+                "image": self.args.template.image.digest,
+                "accel": self.args.support.accel,
+                "parts_ms": dict(self.parts_ms),
+            },
+        )
+        return Answer(parts_ms=self.parts_ms)
+
+    async def attach(self, signed: str) -> Answer:
+        """Enforce a policy that the control plane signed for this sandbox, after probes from inside prove the fence."""
+        policy = verify(signed, self.sandbox_id, self.args.config.policy_key, datetime.now(UTC))
+        if policy.secret_refs:
+            await self.secrets.open(signed)
+        self.gateway.apply(policy)
+        probes = await selftest.prove_fence(self.link, _an_exact_name(policy))
+        await self.audit.record(
+            "policy.attached",
+            action_id=f"{self.sandbox_id}/policy/{policy.digest}",
+            detail={"digest": policy.digest},
+        )
+        self._digest = policy.digest
+        return Answer(digest=self.gateway.digest, probes=probes)
+
+    def run_task(self, ask: Ask, stdin: bytes | None) -> Answer:
+        """Start a task; refused before a policy is attached."""
+        if not self._digest:
+            raise PaddockError(ErrorKind.FENCE_FAILED, "no task may start before a policy is attached")
+        assert ask.spec
+        if self.tasks.get(ask.task) is None:
+            self.audit.note(
+                "task.started",
+                action_id=f"{self.sandbox_id}/task/{ask.task}",
+                detail={
+                    "task": ask.task,
+                    "argv": [ask.spec.argv[0]],  # arguments may hold what is nobody's business: their digest is kept
+                    "argv_sha256": hashlib.sha256("\0".join(ask.spec.argv).encode()).hexdigest(),
+                },
+            )
+        self.tasks.start(ask.task, ask.spec, stdin)
+        return Answer(started=True)
+
+    async def wait(self, task: int) -> TaskDone:
+        """How a task ended, once it has; its end is recorded first."""
+        if (known := self.tasks.get(task)) is None:
+            raise PaddockError(ErrorKind.INTERNAL, f"there is no task {task}")
+        done = await asyncio.shield(known.done)
+        result = done.result
+        self.audit.note(
+            "task.exited",
+            action_id=f"{self.sandbox_id}/task/{task}",
+            detail={"task": task, "exit": result.exit, "signal": result.signal, "why": result.reason},
+        )
+        return done
+
+    async def grown(self) -> None:
+        await self.tasks.grown()
+
+    def kill(self, task: int) -> Answer:
+        if known := self.tasks.get(task):
+            known.kill("stopped")
+        return Answer()
+
+    async def put(self, path: str, chunks: AsyncIterator[bytes]) -> Answer:
+        await self.link.put_files(path, chunks, UID, UID)
+        return Answer()
+
+    def get(self, output: OutputGlob) -> AsyncIterator[bytes]:
+        return self.link.get_files("/work", (output.glob,), output.max_bytes)
+
+    def change(self, ask: Ask) -> Answer:
+        """Small changes: the lease, or what the fence denied so far."""
+        if ask.op == "extend" and ask.lease_end:
+            self.deadline.move(ask.lease_end)
+            return Answer()
+        if ask.op == "denied":
+            rows = self.gateway.denied()
+            denied = tuple(Denial(rule=r, host=h, count=n) for r, h, n in rows if not h.endswith(selftest.OWN_PROBES))
+            return Answer(denied=denied)
+        raise PaddockError(ErrorKind.NOT_ALLOWED, f"{ask.op}: not in this version")
+
+
+def _an_exact_name(policy: Compiled) -> str | None:
+    return next((rule.host for rule in policy.flat.rules if not rule.host.startswith("*")), None)
+
+
+def supervise(args: Supervision) -> None:
+    """Body of the forked process: one event loop, one sandbox."""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format=f"%(asctime)s %(levelname)s {args.boot.ref.sandbox_id} %(message)s",
+    )
+
+    async def live() -> None:
+        await Supervisor(args).run()
+
+    uvloop.run(live())

@@ -1,0 +1,198 @@
+"""Tasks of one sandbox: their output goes to a file with a cursor, as records `chan u8 · length u32 · bytes`."""
+
+import asyncio
+import errno
+import hashlib
+import os
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from paddock.contracts.errors import ErrorInfo, ErrorKind, PaddockError
+from paddock.contracts.hosts import TaskDone
+from paddock.contracts.report import TaskResult
+from paddock.contracts.spec import TaskSpec
+from paddock.microvm.channel.handle import ExecHandle
+from paddock.microvm.channel.link import Link
+from paddock.microvm.channel.messages import ExecRequest, ExitStatus, How
+from paddock.supervisor import rundir
+
+RECORD: Final = struct.Struct(">BI")
+SIGKILL: Final = 9
+UID: Final = 1000
+
+
+class Output:
+    """The output file of one task: appended to, counted, hashed; `full` once the limit or the disk is reached."""
+
+    def __init__(self, file: Path, limit_bytes: int) -> None:
+        self._fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._limit = limit_bytes
+        self._hash = hashlib.sha256()
+        self.bytes = 0
+        self.full = ""
+
+    def write(self, chan: int, data: memoryview) -> None:
+        """Append, up to the limit."""
+        if self.full:
+            return
+        room = self._limit - self.bytes
+        if len(data) > room:
+            data = data[:room]
+            self.full = ErrorKind.OUTPUT_LIMIT.value
+        if data:
+            try:
+                os.writev(self._fd, [RECORD.pack(chan, len(data)), data])
+            except OSError as wrong:
+                self.full = (ErrorKind.DISK_FULL if wrong.errno == errno.ENOSPC else ErrorKind.INTERNAL).value
+                return
+            self._hash.update(data)
+            self.bytes += len(data)
+
+    def close(self) -> str:
+        """Answers the digest of all that was written."""
+        os.close(self._fd)
+        return "sha256:" + self._hash.hexdigest()
+
+
+class Task:
+    """One run of one program, from exec to exit; watchers are woken whenever its output grew."""
+
+    def __init__(self, number: int, spec: TaskSpec, directory: Path, grew: Callable[[], None]) -> None:
+        self.number, self.spec = number, spec
+        self._directory, self._grew = directory, grew
+        self.done: asyncio.Future[TaskDone] = asyncio.get_running_loop().create_future()
+        self._output = Output(directory / f"{number}.out", spec.output_limit_bytes)
+        self._handle: ExecHandle | None = None
+        self._reason = ""
+        self._grew()
+
+    async def run(self, link: Link, stdin: bytes | None) -> None:
+        """Start the program and see it to its end; the answer is in `done`, on disk first."""
+        request = ExecRequest(
+            argv=self.spec.argv,
+            env=tuple(self.spec.env.items()),
+            cwd=self.spec.cwd,
+            uid=UID,
+            gid=UID,
+            stdin=stdin is not None,
+        )
+        self._handle = handle = link.exec(request, self._on_output)
+        timer = asyncio.get_running_loop().call_later(self.spec.timeout_s, self.kill, "timeout")
+        try:
+            if stdin is not None:
+                await handle.write_stdin(stdin)
+                handle.stdin_eof()
+            status = await handle.exit()
+        finally:
+            timer.cancel()
+        handle.forget()
+        self._finish(self._judge(status))
+
+    def kill(self, reason: str, signal: int = SIGKILL) -> None:
+        """End the program's whole cgroup; the first reason is the one that is told."""
+        self._reason = self._reason or reason
+        if self._handle and not self.done.done():
+            self._handle.signal(signal)
+
+    def lost(self, why: str) -> None:
+        """The channel is gone: the task ends without an exit code."""
+        if not self.done.done():
+            info = ErrorInfo(kind=ErrorKind.SANDBOX_LOST, message=why)
+            self.done.set_result(TaskDone(result=self._result(reason="sandbox-lost"), error=info))
+
+    def _on_output(self, chan: int, data: memoryview) -> None:
+        self._output.write(chan, data)
+        if self._output.full:
+            self.kill(self._output.full)
+        self._grew()
+
+    def _judge(self, status: ExitStatus) -> TaskDone:
+        if status.how is How.NEVER_STARTED:
+            kind = ErrorKind.NOT_EXECUTABLE if status.value == 126 else ErrorKind.NOT_FOUND
+            info = ErrorInfo(kind=kind, message=f"{self.spec.argv[0]}: {status.message}", field="task.argv")
+            return TaskDone(result=self._result(exit_code=status.value, reason=kind.value), error=info)
+        if status.how is How.FAILED:
+            info = ErrorInfo(kind=ErrorKind.INTERNAL, message=status.message)
+            return TaskDone(result=self._result(reason="failed"), error=info)
+        error = self._error()
+        if status.how is How.SIGNALLED:
+            return TaskDone(result=self._result(signal=status.value, reason=self._reason or "killed"), error=error)
+        return TaskDone(result=self._result(exit_code=status.value, reason=self._reason), error=error)
+
+    def _error(self) -> ErrorInfo | None:
+        if self._reason == ErrorKind.OUTPUT_LIMIT.value:
+            limit = self.spec.output_limit_bytes
+            return ErrorInfo(
+                kind=ErrorKind.OUTPUT_LIMIT,
+                message=f"the task wrote more than {limit} bytes; it was ended and its output is cut there",
+                field="task.output_limit_bytes",
+                remedy="raise output_limit_bytes, or write less",
+            )
+        if self._reason == ErrorKind.DISK_FULL.value:
+            return ErrorInfo(
+                kind=ErrorKind.DISK_FULL,
+                message="the host's disk is full: the task's output could not be kept, so the task was ended",
+                remedy="free space under the host's state directory",
+            )
+        return None
+
+    def _result(self, *, exit_code: int | None = None, signal: int | None = None, reason: str = "") -> TaskResult:
+        return TaskResult(
+            exit=exit_code,
+            signal=signal,
+            reason=reason,
+            output_digest=self._output.close(),
+            output_bytes=self._output.bytes,
+        )
+
+    def _finish(self, done: TaskDone) -> None:
+        try:
+            rundir.write(self._directory / f"{self.number}.done", done)
+        except OSError:
+            pass  # a full disk: the answer still reaches whoever waits
+        self.done.set_result(done)
+        self._grew()
+
+
+class Tasks:
+    """All tasks of a sandbox, by number; at most one runs."""
+
+    def __init__(self, link: Link, directory: Path) -> None:
+        self._link, self._directory = link, directory
+        self._tasks: dict[int, Task] = {}
+        self._runs: set[asyncio.Task[None]] = set()
+        self._grown = asyncio.Event()
+
+    def start(self, number: int, spec: TaskSpec, stdin: bytes | None) -> Task:
+        """Run task `number`; asked again, answers the one that runs or ran."""
+        if known := self._tasks.get(number):
+            return known
+        if any(not task.done.done() for task in self._tasks.values()):
+            raise PaddockError(ErrorKind.NOT_ALLOWED, "another task is running; one task at a time")
+        task = self._tasks[number] = Task(number, spec, self._directory, self._wake)
+        run = asyncio.get_running_loop().create_task(task.run(self._link, stdin))
+        self._runs.add(run)
+        run.add_done_callback(self._over)
+        return task
+
+    def get(self, number: int) -> Task | None:
+        return self._tasks.get(number)
+
+    def lost(self, why: str) -> None:
+        for task in self._tasks.values():
+            task.lost(why)
+
+    async def grown(self) -> None:
+        """Wait until some output grew or a task ended."""
+        await self._grown.wait()
+
+    def _wake(self) -> None:
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    def _over(self, run: asyncio.Task[None]) -> None:
+        self._runs.discard(run)
+        if not run.cancelled() and (wrong := run.exception()):
+            self.lost(str(wrong))

@@ -1,0 +1,1 @@
+"""The one way to Temporal that client, workers and tests share: a plugin and a connection."""

@@ -1,0 +1,66 @@
+"""Connecting to Temporal: an address, a profile, or what the environment says."""
+
+from temporalio.client import Client
+from temporalio.envconfig import ClientConfig, ClientConnectConfig
+
+from paddock.contracts.errors import ErrorKind, PaddockError
+from paddock.contracts.names import NAMESPACE
+from paddock.temporal.plugin import plugin
+
+
+def _load(profile: str | None) -> ClientConnectConfig:
+    try:
+        return ClientConfig.load_client_connect_config(profile)
+    except Exception as wrong:  # the bridge raises its own RuntimeError, TOML and file errors alike
+        raise PaddockError(
+            ErrorKind.SET_UP,
+            f"the Temporal profile cannot be used: {wrong}",
+            field=profile or "default",
+            remedy="see `temporal config list`, or unset TEMPORAL_PROFILE and TEMPORAL_CONFIG_FILE",
+        ) from wrong
+
+
+def configured(profile: str | None = None) -> str:
+    """The address that TEMPORAL_* variables and the TOML profile name; empty when they name none.
+
+    Raises PaddockError SET_UP for a profile that is not there or a file that cannot be read.
+    """
+    return _load(profile).get("target_host", "")
+
+
+async def connect(
+    address: str | None = None,
+    profile: str | None = None,
+    namespace: str | None = None,
+    identity: str | None = None,
+) -> Client:
+    """A connected client with Paddock's plugin: to `address` when given, else where TEMPORAL_* or the profile says.
+
+    An explicit address takes nothing from the environment: no key or certificate goes to a server it was not meant for.
+    Raises PaddockError SET_UP when nothing names a server, UNREACHABLE when none answers there.
+    """
+    found: ClientConnectConfig = {"target_host": address} if address else _load(profile)
+    where = found.get("target_host", "")
+    if not where:
+        raise PaddockError(
+            ErrorKind.SET_UP,
+            "no Temporal server is configured",
+            remedy="start one with `paddock up`, or set TEMPORAL_ADDRESS or a profile",
+        )
+    try:
+        return await Client.connect(
+            where,
+            namespace=namespace or found.get("namespace", NAMESPACE),
+            api_key=found.get("api_key"),
+            tls=found.get("tls"),
+            rpc_metadata=found.get("rpc_metadata", {}),
+            identity=identity,
+            plugins=[plugin()],
+        )
+    except RuntimeError as wrong:
+        raise PaddockError(
+            ErrorKind.UNREACHABLE,
+            f"Temporal does not answer at {where}",
+            field=where,
+            remedy="is `paddock up` running? `paddock doctor` checks this machine",
+        ) from wrong

@@ -1,0 +1,1 @@
+"""Ground under hosts: where machines come from, behind one contract."""

@@ -1,0 +1,159 @@
+"""The `Sandbox` workflow on a real server: whatever happens at whatever step, all of it is undone and receipted."""
+
+import asyncio
+import uuid
+
+import pytest
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
+
+from paddock.contracts import names
+from paddock.contracts.report import Outcome, SandboxReport
+from paddock.contracts.spec import OutputGlob, SandboxSpec, TaskSpec
+from tests.workflows.conftest import ENVIRONMENT, World
+
+DOS = ("reserve_slot", "boot_sandbox", "attach_policy", "run_task", "collect_outputs")
+UNDO_OF = {"reserve_slot": "release_slot", "boot_sandbox": "destroy_vm", "attach_policy": "revoke_credentials"}
+TASK = TaskSpec(argv=("true",))
+SPEC = SandboxSpec(environment=ENVIRONMENT, task=TASK, outputs=(OutputGlob(glob="*"),))
+Handle = WorkflowHandle[object, SandboxReport]
+
+
+async def start(client: Client, spec: object = SPEC) -> Handle:
+    return await client.start_workflow(
+        names.SANDBOX, spec, id=f"any-{uuid.uuid4()}", task_queue=names.CONTROL_QUEUE, result_type=SandboxReport
+    )
+
+
+async def report_of(handle: Handle) -> SandboxReport:
+    try:
+        return await handle.result()
+    except WorkflowFailureError as failure:
+        return SandboxReport.model_validate(failure.cause.details[0])  # type: ignore[union-attr]
+
+
+def check_all_is_undone(world: World, report: SandboxReport) -> None:
+    """`no_later_do_begins_after_the_end`, `every_receipt_is_present`, nothing is held."""
+    assert world.held == set()
+    begun = [name for name in world.calls if name in UNDO_OF]
+    undone = [name for name in world.calls if name in UNDO_OF.values()]
+    assert undone == [UNDO_OF[name] for name in reversed(begun)]
+    if undone:
+        first_undo = min(world.calls.index(name) for name in undone)
+        assert not [name for name in world.calls[first_undo:] if name in DOS]
+    if "boot_sandbox" in begun:
+        assert world.calls.index("seal_audit") == world.calls.index("release_slot") - 1
+    resources = {"release_slot": "slot", "destroy_vm": "vm", "revoke_credentials": "credential"}
+    assert {receipt.resource for receipt in report.receipts} >= {resources[name] for name in undone}
+
+
+async def test_a_sandbox_goes_all_the_way_and_back(world: World, client: Client) -> None:
+    report = await report_of(await start(client))
+    assert report.outcome is Outcome.SUCCEEDED
+    assert report.audit.verified
+    assert [name for name in world.calls if name in DOS] == list(DOS)
+    check_all_is_undone(world, report)
+
+
+@pytest.mark.parametrize("broken", DOS)
+async def test_a_step_that_breaks_after_it_half_succeeded_is_undone(world: World, client: Client, broken: str) -> None:
+    world.fail = broken
+    report = await report_of(await start(client))
+    assert report.outcome is Outcome.ERROR
+    assert report.error
+    assert "broke" in report.error.message
+    if broken != "reserve_slot":  # nobody answered: its reservation lapses in the host's own table
+        check_all_is_undone(world, report)
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel", "both"])
+@pytest.mark.parametrize("where", DOS)
+async def test_ending_in_the_middle_of_a_step_undoes_it_and_begins_no_later_one(
+    world: World, client: Client, where: str, how: str
+) -> None:
+    world.slow = where
+    handle = await start(client)
+    await asyncio.wait_for(world.entered(where).wait(), 20)
+    if how != "cancel":
+        stopping = asyncio.ensure_future(handle.execute_update("stop", "enough", result_type=SandboxReport))
+    if how != "stop":
+        await handle.cancel()
+    report = await report_of(handle)
+    if how != "cancel":
+        assert (await stopping).outcome is report.outcome
+    assert report.outcome in (Outcome.STOPPED, Outcome.CANCELLED)
+    if where != "reserve_slot" or "release_slot" in world.calls:
+        check_all_is_undone(world, report)
+
+
+async def test_a_failed_task_is_a_completed_workflow(world: World, client: Client) -> None:
+    world.exit = 3
+    report = await (await start(client)).result()
+    assert (report.outcome, report.task.exit if report.task else None) == (Outcome.FAILED, 3)
+
+
+async def test_an_unproved_receipt_keeps_it_ending_until_it_is_proved(world: World, client: Client) -> None:
+    world.unproved = 1
+    report = await report_of(await start(client))
+    assert world.calls.count("revoke_credentials") == 2
+    assert all(receipt.gone != "unproved" for receipt in report.receipts)
+    assert world.held == set()
+
+
+async def test_a_session_runs_one_task_after_another_and_refuses_a_second_at_once(world: World, client: Client) -> None:
+    world.slow = "run_task"
+    handle = await start(client, SandboxSpec(environment=ENVIRONMENT))
+    assert await handle.execute_update("run", TASK, result_type=int) == 1
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await handle.execute_update("run", TASK, result_type=int)
+    assert "one task at a time" in str(refused.value.cause)
+    await handle.execute_update("wait", 1)
+    assert await handle.execute_update("run", TASK, result_type=int) == 2
+    report = await handle.execute_update("stop", "done", result_type=SandboxReport)
+    assert report.outcome is Outcome.STOPPED
+    check_all_is_undone(world, report)
+
+
+async def test_the_lease_ends_a_session_that_nobody_renews(world: World, client: Client) -> None:
+    handle = await start(client, SandboxSpec(environment=ENVIRONMENT, lifetime_s=30))
+    report = await report_of(handle)
+    assert report.outcome is Outcome.LEASE_ENDED
+    check_all_is_undone(world, report)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"no_such_field": 1}, "no_such_field"),
+        ({"lifetime_s": "soon"}, "lifetime_s"),
+        ({"shape": {"memory_mib": 1}}, "memory_mib"),
+        ("a string", "SandboxSpec"),
+    ],
+)
+async def test_bad_input_fails_the_run_at_once_with_words(
+    world: World, client: Client, bad: object, words: str
+) -> None:
+    handle = await start(client, bad)
+    with pytest.raises(WorkflowFailureError) as failure:
+        await asyncio.wait_for(handle.result(), 10)
+    assert words in str(failure.value.cause)
+    assert world.calls == []
+
+
+async def test_without_a_free_slot_the_sandbox_is_refused_with_what_to_do(world: World, client: Client) -> None:
+    spec = SandboxSpec(environment="nowhere", task=TASK, place_timeout_s=1)
+    report = await report_of(await start(client, spec))
+    assert report.outcome is Outcome.REFUSED
+    assert report.error
+    assert report.error.kind == "no-slot"
+    assert report.error.remedy
+    assert world.calls == ["resolve_policy"]
+
+
+async def test_a_lost_sandbox_ends_as_lost_with_receipts(world: World, client: Client) -> None:
+    world.slow = "run_task"
+    handle = await start(client)
+    await asyncio.wait_for(world.entered("run_task").wait(), 20)
+    await handle.signal("sandbox_lost", "the VMM died")
+    report = await report_of(handle)
+    assert report.outcome is Outcome.SANDBOX_LOST
+    check_all_is_undone(world, report)

@@ -1,0 +1,57 @@
+"""The control worker: every workflow, and activities on the control plane's own store."""
+
+import argparse
+import asyncio
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from paddock.policy.store import PolicyStore
+from temporalio.worker import Worker
+
+from activities.policy import PolicyActivities
+from paddock.contracts.names import CONTROL_QUEUE
+from paddock.host.fork import die_with_parent
+from paddock.temporal.connect import connect
+from workflows.host import Host
+from workflows.policy import PolicyRollout
+from workflows.sandbox import Sandbox
+
+
+async def run(address: str, namespace: str, policies: Path, key: Path) -> None:
+    """Work until SIGTERM."""
+    client = await connect(address, namespace=namespace, identity="control")
+    policy = PolicyActivities(PolicyStore(policies), Ed25519PrivateKey.from_private_bytes(key.read_bytes()))
+    worker = Worker(
+        client,
+        task_queue=CONTROL_QUEUE,
+        workflows=[Sandbox, Host, PolicyRollout],
+        activities=[policy.resolve_policy, policy.store_policy],
+        # A control worker that was killed must not cost every open run ten seconds.
+        sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
+        graceful_shutdown_timeout=timedelta(seconds=5),
+    )
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with worker:
+        await stop.wait()
+
+
+def main(argv: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="paddock worker control", description=__doc__)
+    parser.add_argument("--address", required=True, help="host:port of Temporal")
+    parser.add_argument("--namespace", default="default")
+    parser.add_argument("--policies", type=Path, required=True, help="directory of the policy store")
+    parser.add_argument("--policy-key", type=Path, required=True, help="Ed25519 private key that signs policies")
+    parser.add_argument("--parent", type=int, default=0, help="die with this process")
+    given = parser.parse_args(argv)
+    if given.parent:
+        die_with_parent(given.parent)
+    asyncio.run(run(given.address, given.namespace, given.policies, given.policy_key))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,172 @@
+"""The host worker: Temporal activities of one host. No secret, no privilege; killed at any moment, nothing is lost."""
+
+import asyncio
+import logging
+import signal
+import sys
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from temporalio.client import Client
+from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+from temporalio.service import RPCError
+from temporalio.worker import FixedSizeSlotSupplier, PollerBehaviorSimpleMaximum, Worker, WorkerTuner
+
+from activities.audit import AuditActivities
+from activities.credentials import CredentialActivities
+from activities.ground import HostActivities
+from activities.place import PlaceActivities
+from activities.sandbox import SandboxActivities
+from activities.tasks import TaskActivities
+from paddock.contracts import names
+from paddock.contracts.hosts import HostSpec, SandboxRef
+from paddock.host.config import HostConfig, load
+from paddock.host.gate import Gate, PlacementSlots
+from paddock.host.link import KeeperLink, SupervisorLink
+from paddock.host.objects import ObjectStore
+from paddock.host.slots import Slots
+from paddock.host.streams import StreamHost
+from paddock.temporal.connect import connect
+
+log = logging.getLogger(__name__)
+QUICK = timedelta(seconds=0.5)
+TRY_AGAIN_S = 0.5
+
+
+class Losses:
+    """Tells a sandbox's workflow that its supervisor or VMM is gone, until Temporal has taken it."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def tell(self, ref: SandboxRef, why: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._tell(ref, why))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _tell(self, ref: SandboxRef, why: str) -> None:
+        handle = self._client.get_workflow_handle(ref.workflow_id, first_execution_run_id=ref.run_id)
+        while True:
+            try:
+                await handle.signal("sandbox_lost", why)
+                return
+            except RPCError as wrong:
+                if "not found" in str(wrong).lower() or "completed" in str(wrong).lower():
+                    return  # it ended meanwhile: its undo has looked, or the sweep will
+                log.warning("telling %s that it is lost: %s", ref.workflow_id, wrong)
+                await asyncio.sleep(TRY_AGAIN_S)
+
+
+async def _join(client: Client, config: HostConfig) -> None:
+    spec = HostSpec(environment=config.environment, host=config.host, relay=config.relay, slots=config.slots)
+    await client.start_workflow(
+        names.HOST,
+        spec,
+        id=names.host_workflow_id(config.environment, config.host),
+        task_queue=names.CONTROL_QUEUE,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        start_signal="joined",
+        start_signal_args=[spec],
+        static_summary=f"host {config.host} of {config.environment}",
+    )
+
+
+def _workers(
+    client: Client, config: HostConfig, gate: Gate, keeper: KeeperLink, link: SupervisorLink, objects: ObjectStore
+) -> list[Worker]:
+    place = PlaceActivities(config, gate)
+    sandbox = SandboxActivities(keeper, link, gate)
+    tasks = TaskActivities(link, objects)
+    revoke, audit, host = CredentialActivities(keeper), AuditActivities(config, keeper), HostActivities()
+    fixed = FixedSizeSlotSupplier(1)
+    tuner = WorkerTuner.create_composite(
+        workflow_supplier=fixed,
+        activity_supplier=PlacementSlots(gate),
+        local_activity_supplier=fixed,
+        nexus_supplier=fixed,
+    )
+    environment, name = config.environment, config.host
+    make = partial(
+        Worker,
+        client,
+        max_heartbeat_throttle_interval=QUICK,  # a cancel reaches an activity with its heartbeat
+        default_heartbeat_throttle_interval=QUICK,
+        graceful_shutdown_timeout=timedelta(seconds=1),
+        activity_task_poller_behavior=PollerBehaviorSimpleMaximum(2),
+    )
+    return [
+        make(task_queue=names.slots_queue(environment), activities=[place.reserve_slot], tuner=tuner),
+        make(
+            task_queue=names.host_queue(environment, name),
+            activities=[sandbox.boot_sandbox, sandbox.attach_policy, tasks.run_task, tasks.collect_outputs],
+            max_concurrent_activities=2 * config.slots + 4,
+        ),
+        make(
+            task_queue=names.host_control_queue(environment, name),
+            activities=[
+                place.release_slot,
+                place.allow_caller,
+                sandbox.destroy_vm,
+                sandbox.extend_lease,
+                revoke.revoke_credentials,
+                audit.seal_audit,
+                host.hold_host,
+            ],
+            max_concurrent_activities=32,
+        ),
+    ]
+
+
+async def run(config: HostConfig) -> None:
+    """Work until SIGTERM, or until the keeper is gone (the next one starts another worker)."""
+    client = await connect(config.temporal, namespace=config.namespace, identity=f"host/{config.host}")
+    paths = config.paths
+    gate = Gate(Slots(paths.slots, config.slots))
+    losses = Losses(client)
+    keeper = KeeperLink(paths, losses.tell)
+    await keeper.open()
+    link = SupervisorLink(paths, gate.slots)
+    objects = ObjectStore(paths.objects)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    workers = [asyncio.ensure_future(worker.run()) for worker in _workers(client, config, gate, keeper, link, objects)]
+    streams: list[asyncio.Future[None]] = []
+    if config.relay:
+        token = Path(config.relay_token_file).read_text().strip()
+        served = StreamHost(
+            relay=config.relay,
+            environment=config.environment,
+            host=config.host,
+            token=token,
+            link=link,
+            objects=objects,
+        )
+        streams.append(asyncio.ensure_future(served.run()))
+    try:
+        await _join(client, config)
+    except WorkflowAlreadyStartedError:
+        pass
+    Path(paths.root / "worker.ready").write_text("ready\n")
+    stopped = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([stopped, *workers], return_when=asyncio.FIRST_COMPLETED)
+    for task in (*workers, *streams):
+        task.cancel()
+    ended = await asyncio.gather(*workers, *streams, return_exceptions=True)
+    await keeper.close()
+    if not stopped.done():
+        stopped.cancel()
+        raise next((wrong for wrong in ended if isinstance(wrong, Exception)), RuntimeError("a worker ended by itself"))
+
+
+def main(argv: list[str]) -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("temporalio.activity").setLevel(logging.ERROR)
+    asyncio.run(run(load(Path(argv[0]))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Temporal workflows; they import contracts and each other, and call activities by name."""

@@ -1,0 +1,217 @@
+"""`Sandbox`: one workflow owns one sandbox and all it ever took, each by its id, with an undo and a receipt."""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from pydantic import BaseModel, ValidationError
+
+    from paddock.contracts import hosts, names
+    from paddock.contracts.errors import ErrorKind
+    from paddock.contracts.report import FAILS_THE_WORKFLOW, Outcome, SandboxReport
+    from paddock.contracts.spec import SandboxSpec, TaskSpec
+    from paddock.contracts.status import State
+
+from workflows import outcome, steps
+from workflows.doors import LEASE_KEY, Doors
+from workflows.saga import Step, Where, compensate, perform, seconds, uncancelled
+
+T = TypeVar("T")
+STATE_OF = {"place": State.PLACING, "boot": State.BOOTING, "fence": State.FENCING}
+STATE_KEY = SearchAttributeKey.for_keyword(names.STATE)
+
+
+@workflow.defn(name=names.SANDBOX, failure_exception_types=[ValidationError])
+class Sandbox(Doors):
+    """Admit, place, boot, fence, run, collect; then undo all of it, newest first, and answer with the receipts."""
+
+    @workflow.init
+    def __init__(self, spec: SandboxSpec = SandboxSpec()) -> None:
+        super().__init__(spec)
+
+    @workflow.run
+    async def run(self, spec: SandboxSpec = SandboxSpec()) -> SandboxReport:
+        self._show(State.ADMITTED)
+        workflow.upsert_search_attributes(
+            [
+                STATE_KEY.value_set(State.ADMITTED),
+                LEASE_KEY.value_set(self.lease_end),
+                SearchAttributeKey.for_keyword(names.ENVIRONMENT).value_set(spec.environment),
+                SearchAttributeKey.for_keyword(names.OWNER).value_set(spec.owner),
+                SearchAttributeKey.for_keyword(names.POLICY).value_set(spec.policy),
+            ]
+        )
+        forward = asyncio.ensure_future(self._forward())
+        ended = asyncio.ensure_future(self._until_told())
+        try:
+            await workflow.wait([forward, ended], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:  # the first cancel; an eviction lands here too, see `uncancelled`
+            self.end = self.end or (Outcome.CANCELLED, workflow.cancellation_reason() or "")
+        self.saga.ending = True  # a do that completes in spite of its cancel swallows the cancel
+        forward.cancel()
+        ended.cancel()
+        [failure, _] = await uncancelled(asyncio.gather(forward, ended, return_exceptions=True))
+        if isinstance(failure, ActivityError):
+            if self.end is None or outcome.is_loss(failure):
+                self.end, self.error = outcome.of_failure(failure, spec)
+        elif isinstance(failure, Exception):
+            raise failure  # a mistake in this workflow: fail the workflow task, undo nothing
+        self._show(State.ENDING)
+        before = workflow.time()
+        await uncancelled(self.saga.backward(self._back))
+        self.notes.steps_ms["end"] = (workflow.time() - before) * 1e3
+        how, why = self.end or outcome.of_task(self.results)
+        self.report = self.notes.report(
+            self.ref, how, why, self.results, self.policy.digest if self.policy else "", self.error
+        )
+        self._show(State.ENDED)
+        workflow.upsert_search_attributes([STATE_KEY.value_set(State.ENDED)])
+        await uncancelled(workflow.wait_condition(workflow.all_handlers_finished))
+        if how in FAILS_THE_WORKFLOW:
+            words = self.error.message if self.error else why
+            raise ApplicationError(words, self.report, type=how.value, non_retryable=True)
+        return self.report
+
+    async def _forward(self) -> None:
+        self.policy = await self._timed("admit", self._admit())
+        await self.saga.forward(steps.BEFORE_THE_TASK, self._go)
+        while not self.saga.ending:
+            done = len(self.results)
+            if len(self.tasks) == done:
+                self._show(State.READY)
+                try:
+                    await workflow.wait_condition(
+                        lambda: len(self.tasks) > len(self.results),
+                        timeout=seconds(self.spec.idle_s),
+                        timeout_summary="idle",
+                    )
+                except TimeoutError:
+                    self.end = (Outcome.LEASE_ENDED, f"idle for {self.spec.idle_s} s")
+                    return
+            await self._run_task(done + 1, self.tasks[done])
+            if self.spec.task:
+                break
+        if self.spec.outputs and not self.saga.ending:
+            await self._collect()
+
+    async def _admit(self) -> hosts.ResolvedPolicy:
+        resolved: hosts.ResolvedPolicy = await workflow.execute_local_activity(
+            "resolve_policy",
+            hosts.PolicyRequest(ref=self.ref, policy=self.spec.policy, image=self.spec.image, lease_end=self.lease_end),
+            result_type=hosts.ResolvedPolicy,
+            start_to_close_timeout=seconds(10),
+            summary="resolve policy",
+        )
+        return resolved
+
+    async def _go(self, step: Step) -> None:
+        self._show(STATE_OF[step.name])
+        await self._timed(step.name, self._place(step) if step is steps.PLACE else self._do(step))
+
+    async def _place(self, step: Step) -> None:
+        assert step.do
+        argument = hosts.Reservation(ref=self.ref, shape=self.spec.shape, caller_keys=self.keys)
+        deadline = workflow.time() + self.spec.place_timeout_s
+        while True:  # a host that filled up behind a poll in flight refuses by its answer: ask again at once
+            left = max(1.0, deadline - workflow.time())
+            placed: hosts.Placed = await perform(
+                step.do,
+                argument,
+                names.slots_queue(self.spec.environment),
+                summary="a host with a free slot",
+                start_s=left,
+            )
+            if not placed.full:
+                break
+            await workflow.sleep(seconds(0.02))
+        if placed.error:
+            raise outcome.refusal(placed.error)
+        self.placed = placed
+        self.ref = self.ref.model_copy(update={"host": placed.host})
+        workflow.upsert_search_attributes([SearchAttributeKey.for_keyword(names.HOST_ATTRIBUTE).value_set(placed.host)])
+
+    async def _do(self, step: Step) -> None:
+        assert step.do
+        assert self.policy
+        argument: BaseModel
+        if step is steps.BOOT:
+            argument = hosts.Boot(
+                ref=self.ref,
+                image=self.spec.image,
+                shape=self.spec.shape,
+                lease_end=self.lease_end,
+                caller_keys=self.keys,
+            )
+        else:
+            argument = hosts.Attach(ref=self.ref, policy=self.policy)
+        answer = await perform(step.do, argument, self._queue(step.do.where), summary=step.name)
+        if isinstance(answer, hosts.Booted):
+            self.notes.steps_ms.update({f"boot.{part}": ms for part, ms in answer.parts_ms.items()})
+
+    async def _run_task(self, number: int, task: TaskSpec) -> None:
+        assert steps.RUN.do
+        self._show(State.RUNNING)
+        do = steps.RUN.do
+        argument = hosts.RunTask(ref=self.ref, task=number, spec=task, inputs=(*self.spec.inputs, *task.inputs))
+        longest = replace(do, timeout_s=task.timeout_s + 300)
+        done: hosts.TaskDone = await self._timed(
+            "run", perform(longest, argument, self._queue(do.where), summary=task.agent or task.argv[0])
+        )
+        if done.error:
+            self.error = done.error
+            if done.error.kind not in (ErrorKind.NOT_FOUND, ErrorKind.NOT_EXECUTABLE):
+                self.end = (Outcome.ERROR, done.error.message)
+        self.results.append(done.result)
+
+    async def _collect(self) -> None:
+        assert steps.COLLECT.do
+        self._show(State.COLLECTING)
+        argument = hosts.Collect(ref=self.ref, outputs=self.spec.outputs)
+        collected: hosts.Collected = await self._timed(
+            "collect", perform(steps.COLLECT.do, argument, self._queue(Where.HOST), summary="outputs by digest")
+        )
+        self.notes.outputs = collected.outputs
+
+    async def _back(self, step: Step) -> None:
+        assert step.undo
+        if self.placed is None:
+            # Nobody answered: the reservation is a short lease in the host's own table, and lapses there.
+            self.notes.lapsed(step.name, workflow.now())
+            return
+        while True:
+            answer = await compensate(step.undo, self.ref, self._queue(step.undo.where), summary=f"undo {step.name}")
+            self.notes.add(step.name, answer)
+            if not (unproved := self.notes.unproved(step.name)):
+                return
+            # Never called ended while something may live: it stays ending, and the finding is in the log.
+            workflow.logger.warning("%s stays ending: %s", self.ref.sandbox_id, unproved)
+            await workflow.sleep(seconds(5))
+
+    async def _until_told(self) -> None:
+        while self.end is None:
+            known = self.lease_end
+            left = (known - workflow.now()).total_seconds()
+            if left <= 0:
+                self.end = (Outcome.LEASE_ENDED, "the lease ended")
+                return
+            try:
+                await workflow.wait_condition(
+                    lambda known=known: self.end is not None or self.lease_end != known,  # type: ignore[misc]
+                    timeout=seconds(left),
+                    timeout_summary="lease",
+                )
+            except TimeoutError:
+                continue
+
+    async def _timed(self, name: str, what: Awaitable[T]) -> T:
+        before = workflow.time()
+        try:
+            return await what
+        finally:
+            self.notes.steps_ms[name] = (workflow.time() - before) * 1e3
