@@ -4,6 +4,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help setup venv demo test check bench nightly golden wheels lock clean
 
+# Caches need a home; some CI systems give an empty one.
+ifeq ($(strip $(HOME)),)
+export HOME := $(shell getent passwd "$$(id -u)" | cut -d: -f6)
+endif
+
 PYTHON := .venv/bin/python
 SECONDS_TEST ?= 1500
 
@@ -40,6 +45,6 @@ wheels: venv ## both wheels into build/wheels
 lock: venv ## compile pyproject.toml into requirements/*.txt again, with hashes
 	@bash packaging/lock.sh
 
-clean: ## everything this repository made in its own folder; the user's cache stays (paddock setup --forget removes it)
+clean: ## remove what was made in this folder; the user's cache (~/.cache/paddock) stays
 	rm -rf build dist .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -2,7 +2,6 @@
 
 import asyncio
 from dataclasses import dataclass
-from pathlib import Path
 
 from temporalio import activity
 
@@ -27,8 +26,9 @@ class AuditActivities:
     async def seal_audit(self, ref: SandboxRef) -> Sealed:
         """Seal the chain and verify what was sealed."""
         async with beating():
+            paths = self.config.paths
             answer = await self.keeper.ask("seal", sandbox_id=ref.sandbox_id)
-            verdict = await asyncio.to_thread(verify_sandbox, Path(answer.path), load_keys(self.config.paths.keys))
+            verdict = await asyncio.to_thread(verify_sandbox, paths.audit / answer.path, load_keys(paths.keys))
             if verdict.state == "unknown":
                 raise PaddockError(ErrorKind.AUDIT_BROKEN, f"the sealed chain cannot be verified: {verdict.problems}")
             return Sealed(audit=AuditSummary(events=answer.events, head=answer.head, verified=verdict.state == "whole"))

@@ -158,7 +158,7 @@ func (p *pipes) close(ends ...int) {
 	}
 }
 
-// file makes a pipe's end ours: non-blocking, on the runtime's poller.
+// ownEnd makes a pipe's end ours: non-blocking, on the runtime's poller.
 func ownEnd(fd int) *os.File {
 	_ = unix.SetNonblock(fd, true)
 	return os.NewFile(uintptr(fd), "pipe")

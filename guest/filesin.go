@@ -8,7 +8,6 @@ import (
 	"os"
 	"path"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,10 +108,14 @@ func member(t tree, h *tar.Header, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	return fill(os.NewFile(uintptr(fd), leaf), mode, h.ModTime, content)
+	if err := fill(os.NewFile(uintptr(fd), leaf), mode, content); err != nil {
+		return err
+	}
+	changed := unix.Timespec{Sec: h.ModTime.Unix()}
+	return unix.UtimesNanoAt(parent.fd, leaf, []unix.Timespec{changed, changed}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
-func fill(f *os.File, mode uint32, changed time.Time, content io.Reader) error {
+func fill(f *os.File, mode uint32, content io.Reader) error {
 	defer f.Close()
 	if _, err := io.Copy(f, content); err != nil {
 		var p *os.PathError
@@ -121,9 +124,5 @@ func fill(f *os.File, mode uint32, changed time.Time, content io.Reader) error {
 		}
 		return err
 	}
-	if err := unix.Fchmod(int(f.Fd()), mode); err != nil { // the umask does not count
-		return err
-	}
-	t := unix.NsecToTimeval(changed.UnixNano())
-	return unix.Futimes(int(f.Fd()), []unix.Timeval{t, t})
+	return unix.Fchmod(int(f.Fd()), mode) // the umask does not count
 }

@@ -76,7 +76,10 @@ func (m *mux) drop(s *stream) {
 // reset ends a stream on both sides.
 func (m *mux) reset(s *stream, reason string) {
 	m.drop(s)
-	_ = m.l.send(s.session, kReset, 0, s.id, []byte(reason))
+	s.mu.Lock()
+	session := s.session
+	s.mu.Unlock()
+	_ = m.l.send(session, kReset, 0, s.id, []byte(reason))
 }
 
 func (m *mux) find(id uint32) *stream { m.mu.Lock(); defer m.mu.Unlock(); return m.streams[id] }

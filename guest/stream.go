@@ -119,7 +119,7 @@ func (o *sender) waitCredit() bool {
 	return !o.s.dead
 }
 
-// queue sends p from memory, waiting for credit: the writer's side of a stream that has no file to pump.
+// Write sends p from memory, waiting for credit: for streams that have no file to pump.
 func (o *sender) Write(p []byte) (int, error) {
 	for done := 0; done < len(p); {
 		if !o.waitCredit() {

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import signal
 import sys
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from examples.demo.servers import servers
+from examples.demo.servers import Servers, servers
 from examples.demo.settings import MODEL_KEY, POLICY, REPOSITORY, TICKET_TOKEN, Settings
 from examples.demo.show import Show
 from examples.demo.stage import Stage, StageFailed, command, stage
@@ -26,29 +28,63 @@ from tests.observer.snapshot import likely_places
 FAILED, WRONG_USE, INTERRUPTED = 1, 2, 130
 
 
-async def perform(settings: Settings, show: Show) -> Told:
+class Interrupts:
+    """Ctrl-C and SIGTERM: the first ends the run (or the keeping), later ones don't keep anything from being ended."""
+
+    def __init__(self, limit_s: float | None) -> None:
+        self.limit_s, self.happened = limit_s, False
+        self._keeping: asyncio.Event | None = None
+
+    async def run(self, work: Coroutine[Any, Any, Told]) -> Told:
+        """The work's answer; raises CancelledError when it was interrupted, TimeoutError when it took too long."""
+        loop, task = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+        def hit() -> None:
+            if self._keeping is not None:
+                self._keeping.set()
+            elif not self.happened:
+                self.happened = True
+                task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, hit)
+        return await asyncio.wait_for(task, self.limit_s)
+
+    async def kept(self) -> None:
+        """Wait for Ctrl-C."""
+        self._keeping = asyncio.Event()
+        await self._keeping.wait()
+
+
+async def perform(settings: Settings, show: Show, interrupts: Interrupts) -> Told:
     """Everything between the two looks of the observer."""
     shutil.rmtree(settings.directory / "project", ignore_errors=True)
-    async with servers(settings, settings.directory / "servers") as local:
+    async with servers(settings, settings.directory / "servers") as local, _stage(settings, local, show) as up:
+        await _prepare(settings, show)
+        async with Paddock.connect(up.temporal) as paddock:
+            told = await tell(paddock, settings, local, up, show)
+        await _judge_audit(told, settings, show)
+        _observed(told, show)
+        _tables(told, settings, up, show)
+        _write(settings, told, show, None)
+        if settings.keep:
+            show.line(f"KEEP=1: still running; the Temporal UI is at {up.ui}. Ctrl-C ends it.", "bold")
+            await interrupts.kept()
+    return told
+
+
+@contextlib.asynccontextmanager
+async def _stage(settings: Settings, local: Servers, show: Show) -> AsyncIterator[Stage]:
+    """The stage, its rise and its fall shown and timed."""
+    async with contextlib.AsyncExitStack() as closing:
         with show.step("paddock up"):
-            running = stage(settings, local)
-            up = await running.__aenter__()
+            up = await closing.enter_async_context(stage(settings, local))
+        show.line(f"Temporal {up.temporal} · UI {up.ui}")
         try:
-            show.line(f"Temporal {up.temporal} · UI {up.ui}")
-            await _prepare(settings, show)
-            async with Paddock.connect(up.temporal) as paddock:
-                told = await tell(paddock, settings, local, up, show)
-            await _judge_audit(told, settings, show)
-            _observed(told, show)
-            _tables(told, settings, up, show)
-            _write(settings, told, show, None)
-            if settings.keep:
-                show.line(f"KEEP=1: still running; the Temporal UI is at {up.ui}. Ctrl-C ends it.", "bold")
-                await _until_interrupted()
+            yield up
         finally:
             with show.step("paddock up taken down"):
-                await running.__aexit__(None, None, None)
-    return told
+                await closing.aclose()
 
 
 async def _prepare(settings: Settings, show: Show) -> None:
@@ -113,16 +149,11 @@ def _write(settings: Settings, told: Told | None, show: Show, remains: list[str]
     settings.report.write_text(json.dumps(report, indent=1) + "\n")
 
 
-async def _until_interrupted() -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
-    await stop.wait()
-
-
 def _run(settings: Settings, show: Show) -> tuple[Told | None, int]:
+    interrupts = Interrupts(None if settings.keep else settings.limit_s)
     try:
-        return asyncio.run(asyncio.wait_for(perform(settings, show), None if settings.keep else settings.limit_s)), 0
-    except KeyboardInterrupt:
+        return asyncio.run(interrupts.run(perform(settings, show, interrupts))), 0
+    except asyncio.CancelledError:
         show.line("interrupted; taken down", "yellow")
         return None, INTERRUPTED
     except TimeoutError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -23,10 +24,16 @@ class Moment:
     """When everything that could leak has happened and the guest still lives: the model waits here for the observer."""
 
     def __init__(self) -> None:
-        self.reached, self._over = threading.Event(), threading.Event()
+        self.reached, self._over = asyncio.Event(), threading.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def reach(self) -> None:
+        """From any thread."""
+        self._loop.call_soon_threadsafe(self.reached.set)
 
     def wait_for_observer(self, at_most_s: float = 180.0) -> None:
-        self.reached.set()
+        """From a thread that is not the loop's."""
+        self.reach()
         self._over.wait(at_most_s)
 
     def over(self) -> None:
@@ -65,7 +72,7 @@ async def servers(settings: Settings, directory: Path) -> AsyncIterator[Servers]
         if received.secret != settings.ticket_token:
             return full(b'{"error": "no credential, or a wrong one"}', status="401 Unauthorized")
         if not settings.model.scripted:
-            moment.reached.set()  # a real model goes on by itself: look while it thinks
+            moment.reach()  # a real model goes on by itself: the observer stops the guest while it looks
         return _ticket(settings.ticket_token)
 
     model = ModelServer(script, key=settings.model.key, tls=authority.server_context(MODEL))

@@ -92,13 +92,12 @@ async def _follow(run: Run, show: Show) -> str:
 
 async def _look(settings: Settings, servers: Servers, stage: Stage, show: Show) -> Watched:
     """Wait for the moment, then let the observer look at the living guest."""
-    while not servers.moment.reached.is_set():
-        await asyncio.sleep(0.05)
-    show.line("the agent has used the credential; the observer reads the guest's live memory, files, histories", "bold")
-    seen = [repr(request.conversation).encode() for request in servers.model.seen]
-    observer = Observer(settings, [("what the model was told", b"\n".join(seen))])
-    observer.texts += await histories(stage.temporal)
+    await servers.moment.reached.wait()
     try:
+        show.line("the credential is used; the observer reads the guest's live memory, files, histories", "bold")
+        seen = [repr(request.conversation).encode() for request in servers.model.seen]
+        observer = Observer(settings, [("what the model was told", b"\n".join(seen))])
+        observer.texts += await histories(stage.temporal)
         return await asyncio.to_thread(observer.look)
     finally:
         servers.moment.over()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,9 +51,16 @@ class Observer:
     texts: list[tuple[str, bytes]] = field(default_factory=list)
 
     def look(self) -> Watched:
-        """One scan for the secrets and one for each decoy, over the same places, at one moment of the guest's life."""
+        """One scan for the secrets and one for each decoy, over the same places, at one moment of the guest's life.
+
+        The scripted model waits meanwhile; under a real one the guests are stopped, or they would go on and end.
+        """
         known = processes()
         monitors = guests(family(os.getpid(), known))
+        with contextlib.nullcontext() if self.settings.model.scripted else _stopped(monitors):
+            return self._look(monitors)
+
+    def _look(self, monitors: tuple[int, ...]) -> Watched:
         places = Places(
             memory=monitors,
             environments=None,
@@ -82,6 +92,18 @@ class Observer:
 
 def _in(scan: Scan, place: str) -> bool:
     return any(finding.place == place for finding in scan.found)
+
+
+@contextlib.contextmanager
+def _stopped(pids: tuple[int, ...]) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def _ancestors() -> tuple[int, ...]:

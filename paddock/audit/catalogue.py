@@ -22,6 +22,8 @@ def _kind(name: str, actor: Actor, strict: bool, says: str, **detail: str) -> Ev
     return EventKind(name, actor, strict, says, detail)
 
 
+_SUBJECT: Final = {"host": "!str", "port": "!int", "protocol": "!str", "method": "str", "path": "str"}
+
 KINDS: Final[Mapping[str, EventKind]] = {
     kind.name: kind
     for kind in (
@@ -33,13 +35,32 @@ KINDS: Final[Mapping[str, EventKind]] = {
         _kind("audit.violation", "recorder", True, "The supervisor broke the protocol and was cut off.", why="!str"),
         _kind("audit.sealed", "recorder", True, "The chain ends here; nothing comes after.", events="!int"),
         _kind("sandbox.booted", "supervisor", True, "The VM answers.", image="str", accel="str", parts_ms="object"),
-        _kind("sandbox.ready", "supervisor", True, "The fence passed its self-test.", probes="int"),
         _kind("sandbox.extended", "supervisor", True, "The lease was moved.", lease_end="!str"),
         _kind("sandbox.lost", "host", True, "Supervisor or VM died by themselves.", why="!str"),
-        _kind("sandbox.ended", "supervisor", True, "The VM is gone.", why="str"),
-        _kind("policy.attached", "supervisor", True, "The fence enforces this policy from here on.", digest="!str"),
-        _kind("task.started", "supervisor", True, "A program starts.", task="!int", argv="array", argv_sha256="str"),
+        _kind("sandbox.ended", "supervisor", False, "The supervisor lets the VM go.", why="str"),
+        _kind(
+            "policy.attached", "supervisor", True, "The fence enforces this policy, self-test passed.", digest="!str"
+        ),
+        _kind("task.started", "supervisor", False, "A program starts.", task="!int", argv="array", argv_sha256="str"),
         _kind("task.exited", "supervisor", False, "A program ended.", task="!int", exit="int", signal="int", why="str"),
+        _kind("egress.intent", "guest", True, "An allowed request goes out next.", **_SUBJECT, inspected="bool"),
+        _kind(
+            "egress.outcome",
+            "guest",
+            False,
+            "What became of an allowed request.",
+            **_SUBJECT,
+            inspected="bool",
+            status="int",
+            bytes_in="int",
+            bytes_out="int",
+            ms="float",
+            ended="str",
+        ),
+        _kind("egress.denied", "guest", True, "A request was refused.", **_SUBJECT, reason="!str", words="str"),
+        _kind("egress.finding", "guest", False, "A person should look at this.", **_SUBJECT, what="!str", count="int"),
+        _kind("secret.used", "guest", True, "These secrets, by name, go into a request.", **_SUBJECT, refs="!array"),
+        _kind("dns.denied", "guest", False, "A name that no rule allows.", host="!str", qtype="int", asked="int"),
     )
 }
 
@@ -79,4 +100,28 @@ def actor_of(kind: str) -> Actor:
     known = KINDS.get(kind)
     if known is not None:
         return known.actor
-    return "guest" if kind.partition(".")[0] in {"egress", "dns", "http", "tls", "tcp", "secret"} else "supervisor"
+    return "guest" if kind.partition(".")[0] in {"egress", "dns", "secret"} else "supervisor"
+
+
+def document() -> str:
+    """docs/audit-events.md."""
+    head = """# Audit events
+
+Every kind that a chain may hold, printed from `paddock/audit/catalogue.py`. A *strict* event is on disk before what it
+says happens; others are buffered, and the count of those that had to be dropped is an `audit.gap`. Fields in bold are
+always there. Around the kind's own `detail` every line has `v, project, host, sandbox, run, seq, ts, kind, actor,
+on_behalf_of, decision, rule, policy_digest, prev, action_id`; `action_id` joins an intent with its outcome. Values of
+secrets, queries of URLs and arguments of programs are never in an event.
+
+| kind | actor | mode | is | detail |
+|---|---|---|---|---|
+"""
+    return head + "".join(map(_row, KINDS.values()))
+
+
+def _row(kind: EventKind) -> str:
+    fields = ", ".join(
+        f"**{name}** {type_[1:]}" if type_.startswith("!") else f"{name} {type_}" for name, type_ in kind.detail.items()
+    )
+    mode = "strict" if kind.strict else "buffer"
+    return f"| `{kind.name}` | {kind.actor} | {mode} | {kind.says} | {fields} |\n"

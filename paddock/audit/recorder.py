@@ -34,8 +34,8 @@ class RecorderConfig(Strict):
     directory: Path
     host: str
     environment: str
-    max_bytes: int = Field(1 << 30, ge=4 << 20)
-    segment_bytes: int = Field(16 << 20, ge=1 << 16)
+    max_bytes: int = Field(1 << 30, ge=1 << 16)
+    segment_bytes: int = Field(16 << 20, ge=1 << 12)
     sandbox_bytes: int = Field(0, ge=0, description="one sandbox's share of max_bytes; 0: a quarter of it")
     checkpoint_s: float = Field(5.0, gt=0)
 

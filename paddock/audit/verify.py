@@ -44,7 +44,7 @@ def verify_sandbox(directory: Path, keys: Keys, *, held: Iterable[Checkpoint] = 
 def verify(
     data: bytes, note: str | None, keys: Keys, *, sandbox: str, held: Iterable[Checkpoint] = (), sealed: bool
 ) -> Verdict:
-    """Verdict on a chain's bytes and the note over it; `sealed`: the note covers all, and the last event is the seal."""
+    """Verdict on a chain's bytes and the note over it; `sealed`: the note covers all, the seal is last."""
     walk = _Walk(sandbox, sealed=sealed)
     walk.read(data)
     doubts: list[str] = []

@@ -1,5 +1,6 @@
 """The `paddock` program: its commands, each imported when it is asked for."""
 
+import os
 import sys
 from importlib import import_module
 from typing import Any, Final
@@ -88,10 +89,22 @@ def _root(
 
 def main() -> None:
     """The program; a broken pipe or Ctrl-C ends it quietly."""
+    code: str | int | None = codes.FINE
     try:
         app()
+    except SystemExit as ended:
+        code = ended.code
     except KeyboardInterrupt:
-        sys.exit(codes.INTERRUPTED)
+        code = codes.INTERRUPTED
+    if "temporalio.bridge" not in sys.modules or isinstance(code, str):
+        sys.exit(code)
+    # The exit code is what scripts see: the SDK's threads may not spoil it while the interpreter is taken down.
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            pass
+    os._exit(code or codes.FINE)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,8 @@ class Upstreams:
         self._resolve: Resolve = resolve or self._system or SystemResolver()
         self._own = own_addresses()
         self._public = client_context(None)
+        # Read now: a supervisor that gave up its privilege may not be able to reach an operator's file any more.
+        self._private = {key: client_context(c.ca) for key, c in self._operator.items() if c.ca}
         self._pins: dict[tuple[str, int], Pinned] = {}
         self._idle: dict[Key, list[UpstreamConnection]] = {}
         self._idle_count = 0
@@ -96,7 +98,7 @@ class Upstreams:
         operator = self._operator.get((name, port))
         if operator is not None:
             address, real_port = operator.endpoint
-            context = self._public if operator.ca is None else client_context(operator.ca)
+            context = self._private.get((name, port), self._public)
             pinned = Pinned((address,), real_port, context, float("inf"))
         else:
             addresses = await self._look_up(name, port)

@@ -29,6 +29,7 @@ from paddock.embedded.state import State, default_state_dir
 from paddock.host.config import HostConfig
 from paddock.host.link import KeeperLink
 from paddock.host.paths import HostPaths
+from paddock.host.users import Users
 from paddock.temporal.connect import connect
 
 Say = Callable[[str], None]
@@ -72,6 +73,10 @@ class Embedded:
         for directory in (state.root, state.logs, state.temporal, state.policies, state.secrets, state.host):
             directory.mkdir(parents=True, exist_ok=True)
         policy_key = _keys(state)
+        users = Users.here(HostConfig.model_fields["uid_base"].default)
+        for owned, mode in ((state.secrets, 0o700), (state.secrets_file, 0o600)):
+            if owned.exists():
+                users.own(owned, users.broker, None, mode)
         ports, relay_port = self._ports()
         server = TemporalServer(Path(binary.path), state.temporal, ports)
         self._say("starting Temporal")

@@ -38,11 +38,12 @@ def _close_all_but(keep: set[int]) -> None:
     os.closerange(lowest, os.sysconf("SC_OPEN_MAX"))
 
 
-def fork(name: str, body: Callable[[], None], keep: Iterable[int], log: Path) -> int:
+def fork(name: str, body: Callable[[], None], keep: Iterable[int], log: Path, home: Path | None = None) -> int:
     """Run `body` in a child that holds only `keep` and its log as descriptors; answers its pid.
 
     The child leaves the keeper's signals and session, writes what it prints to `log`, and exits 0 when `body` returns,
-    1 with a traceback in `log` when it raises.
+    1 with a traceback in `log` when it raises. `home` becomes its working directory: after it gave up its uid it may
+    not be able to reach its own files by their absolute paths, so it uses paths relative to there.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -61,6 +62,8 @@ def fork(name: str, body: Callable[[], None], keep: Iterable[int], log: Path) ->
         os.dup2(out, 1)
         os.dup2(out, 2)
         _close_all_but(set(keep))
+        if home:
+            os.chdir(home)
         _libc.prctl(15, name.encode()[:15], 0, 0, 0)  # PR_SET_NAME: what ps and the observer show
         body()
         code = 0

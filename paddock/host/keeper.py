@@ -15,6 +15,7 @@ from typing import Any
 
 from paddock.contracts.errors import ErrorInfo, ErrorKind, PaddockError
 from paddock.contracts.report import Receipt
+from paddock.egress.tls.client import client_context
 from paddock.host.config import HostConfig, load
 from paddock.host.loop import Loop
 from paddock.host.messages import Held, KeeperAnswer, KeeperAsk, RunRecord
@@ -67,6 +68,8 @@ class Keeper:
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.on_signal(number, self._stop)
         self.loop.add(self._door.fileno(), self._on_door)
+        for ca in {None, *(connection.ca for connection in self.config.connections)}:
+            client_context(ca)
         gc.collect()
         gc.freeze()  # what is warm now stays shared with every child
         self.supervisors.adopt()

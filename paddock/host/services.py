@@ -106,7 +106,7 @@ class Services:
             recorder_main(
                 control,
                 RecorderConfig(
-                    directory=paths.audit,
+                    directory=Path(),
                     host=config.host,
                     environment=config.environment,
                     max_bytes=config.audit_max_bytes,
@@ -116,7 +116,7 @@ class Services:
                 key,
             )
 
-        pid = fork("paddock-record", body, [control.fileno()], paths.logs / "recorder.log")
+        pid = fork("paddock-record", body, [control.fileno()], paths.logs / "recorder.log", paths.audit)
         control.close()
         return pid
 
@@ -131,11 +131,15 @@ class Services:
             drop_privileges(users.broker, users.service_gid)
             die_with_parent(parent)
             settings = BrokerConfig(
-                state_dir=paths.secrets, host=config.host, store=store.kind, file=store.file, openbao=store.openbao
+                state_dir=Path(),
+                host=config.host,
+                store=store.kind,
+                file=Path(os.path.relpath(store.file, paths.secrets)) if store.file else None,
+                openbao=store.openbao,
             )
             broker_main(control, settings, credentials, config.policy_key)
 
-        pid = fork("paddock-broker", body, [control.fileno()], paths.logs / "broker.log")
+        pid = fork("paddock-broker", body, [control.fileno()], paths.logs / "broker.log", paths.secrets)
         control.close()
         return pid
 

@@ -94,8 +94,8 @@ class Supervisors:
         args = Supervision(
             boot=boot,
             config=self._config,
-            directory=directory,
-            output=output,
+            directory=Path(),
+            output=Path(os.path.relpath(output, directory)),
             machine=self._machine,
             template=loaded.template,
             support=loaded.support,
@@ -111,7 +111,7 @@ class Supervisors:
             cgroup_procs=tuple(cgroup.procs_files()) if cgroup else (),
         )
         keep = [loaded.memory_fd, recorder.fileno(), broker.fileno(), control.fileno(), keeper.fileno()]
-        pid = fork(f"pd-{sandbox_id[3:11]}", lambda: supervise(args), keep, directory / rundir.LOG)
+        pid = fork(f"pd-{sandbox_id[3:11]}", lambda: supervise(args), keep, directory / rundir.LOG, directory)
         for sock in (recorder, broker, control, keeper):
             sock.close()
         process = Process.of(pid)

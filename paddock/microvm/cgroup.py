@@ -179,7 +179,7 @@ class Cgroup:
         return any(path.exists() for path in self._paths())
 
     def remove(self) -> None:
-        """Remove it, and what held it if that is empty; OSError (busy) while a process is in it. Gone already is fine."""
+        """Remove it, and an empty parent; OSError (busy) while a process is in it. One that is gone already is fine."""
         for path in self._paths():
             with contextlib.suppress(FileNotFoundError):
                 path.rmdir()

@@ -53,7 +53,8 @@ class Conflicts:
             clash: dict[str, Secret] = {}
             for place in _places(rule, secret.header):
                 first = seen.setdefault(place, secret)
-                if first is not secret:
+                same = (first.ref, first.scheme) == (secret.ref, secret.scheme) and first.rule != secret.rule
+                if first is not secret and not same:
                     clash.setdefault(first.ref, first)
             for first in clash.values():
                 self._fields.fault(

@@ -205,7 +205,7 @@ class _Reader:
         name = f.name(table, "name", "name", _HEADER, "the name of a header")
         if name is not None and _NEVER.fullmatch(name.value.lower()):
             f.fault(
-                name, f"header {shown(name.value)} may not hold a secret: it frames or routes the message, or is logged"
+                name, f"header {shown(name.value)} may hold no secret: it frames or routes the message, or is logged"
             )
             return None
         return name.value.lower() if name is not None else None

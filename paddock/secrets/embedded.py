@@ -183,13 +183,13 @@ class EmbeddedSession:
 
 
 def load_or_make_store_key(path: Path) -> bytes:
-    """The embedded store's key, made once (0600); raises PaddockError when it is damaged."""
+    """The embedded store's key: 32 bytes in a file of 0600, made once; raises PaddockError when damaged, OSError."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as out:
-            out.write(base64.b64encode(os.urandom(KEY_BYTES)) + b"\n")
+            out.write(os.urandom(KEY_BYTES))
             out.flush()
             os.fsync(out.fileno())
         try:
@@ -199,10 +199,7 @@ def load_or_make_store_key(path: Path) -> bytes:
             pass
         finally:
             temporary.unlink()
-    try:
-        key = base64.b64decode(path.read_bytes(), validate=False)
-    except (OSError, ValueError):
-        key = b""
+    key = path.read_bytes()
     if len(key) != KEY_BYTES:
         raise PaddockError(ErrorKind.SECRET_UNAVAILABLE, f"{path} is not the key of a secret store")
     return key

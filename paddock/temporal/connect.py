@@ -1,11 +1,21 @@
 """Connecting to Temporal: an address, a profile, or what the environment says."""
 
+import atexit
+import time
+from typing import Final
+
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig, ClientConnectConfig
 
 from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.contracts.names import NAMESPACE
 from paddock.temporal.plugin import plugin
+
+
+# A thread of the SDK's runtime that still lets go of the interpreter when that is taken down aborts the whole process:
+# one short-lived client in eight (temporalio/sdk-python issue 300). A moment before it begins is enough for them.
+_LET_GO_S: Final = 0.02
+atexit.register(time.sleep, _LET_GO_S)
 
 
 def _load(profile: str | None) -> ClientConnectConfig:

@@ -46,7 +46,10 @@ class Playing:
     rig: Rig
     inputs: dict[str, bytes] = field(default_factory=dict)
     refuse: ErrorInfo | None = None
-    lost: str = ""
+    hold_the_end: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.hold_the_end.set()
 
     @activity.defn
     async def resolve_policy(self, ask: hosts.PolicyRequest) -> hosts.ResolvedPolicy:
@@ -115,6 +118,7 @@ class Playing:
 
     @activity.defn
     async def destroy_vm(self, ref: hosts.SandboxRef) -> hosts.Undone:
+        await self.hold_the_end.wait()
         return self._gone("vm")
 
     @activity.defn

@@ -125,7 +125,7 @@ async def test_a_hostile_request_reaches_no_server_and_is_recorded(request_bytes
         answer = await r.guest.raw(request_bytes, HOST)
         assert r.server.connections == 0
         assert r.server.requests == []
-        assert answer.startswith(b"HTTP/1.1 4") or answer.startswith(b"HTTP/1.1 50"), answer
+        assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.1 50")), answer
         assert b"connection: close" in answer
         assert [e.kind for e in r.audit.events if e.strict] == ["egress.denied"]
         assert r.audit.events[0].decision == "deny"
@@ -152,15 +152,11 @@ SANITISED: dict[str, tuple[bytes, Callable[[Received], None]]] = {
     ),
     "45-method-override-underscore": (get(fields=b"X_HTTP_Method: PUT\r\n"), absent("x_http_method")),
     "48-original-url": (
-        get(
-            fields=b"X-Original-URL: /secret\r\nX-Rewrite-URL: /secret\r\nX-Forwarded-Host: evil\r\nForwarded: host=x\r\n"
-        ),
+        get(fields=b"X-Original-URL: /secret\r\nX-Rewrite-URL: /s\r\nX-Forwarded-Host: evil\r\nForwarded: host=x\r\n"),
         absent("x-original-url", "x-rewrite-url", "x-forwarded-host", "forwarded"),
     ),
     "48-via-and-proxy": (
-        get(
-            fields=b"Via: 1.1 x\r\nProxy-Authorization: x\r\nProxy-Connection: close\r\nTE: trailers\r\nKeep-Alive: 5\r\n"
-        ),
+        get(fields=b"Via: 1.1 x\r\nProxy-Authorization: x\r\nProxy-Connection: x\r\nTE: trailers\r\nKeep-Alive: 5\r\n"),
         absent("via", "proxy-authorization", "proxy-connection", "te", "keep-alive", "connection"),
     ),
     "29-underscored-framing": (

@@ -13,11 +13,36 @@ from tests.egress.rig import HOST, POLICY, SECRET, WITH_SECRET, rig
 from tests.servers.shim import body_of, fenced, policy
 from tests.servers.upstream import Received, Upstream, full
 
-ECHOES = (
-    "raw twice bearer base64-0 base64-1 base64-2 base64-3 base64url hex HEX percent percent-all percent-all-lower json"
-    " error-page headers header location cookie reason split split-writes trailer gzip br interim until-close"
-    " broken"
-).split()
+ECHOES = [
+    "raw",
+    "twice",
+    "bearer",
+    "base64-0",
+    "base64-1",
+    "base64-2",
+    "base64-3",
+    "base64url",
+    "hex",
+    "HEX",
+    "percent",
+    "percent-all",
+    "percent-all-lower",
+    "json",
+    "error-page",
+    "headers",
+    "header",
+    "location",
+    "cookie",
+    "reason",
+    "split",
+    "split-writes",
+    "trailer",
+    "gzip",
+    "br",
+    "interim",
+    "until-close",
+    "broken",
+]
 
 
 def disguises(secret: bytes) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -53,6 +54,30 @@ def test_the_library_tells_type_checkers_that_it_is_typed(wheels: dict[str, Path
 
 def test_both_wheels_have_the_same_version(wheels: dict[str, Path]) -> None:
     assert len({path.name.split("-")[1] for path in wheels.values()}) == 1
+
+
+def test_without_a_python_that_is_new_enough_make_says_what_is_missing(tmp_path: Path) -> None:
+    """A machine without apt-get whose only Python is 3.9: nothing is made, exit code 2, and words."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("bash", "cat", "cut", "dirname", "id", "sha256sum"):
+        (programs / name).symlink_to(shutil.which(name) or "")
+    (programs / "python3").write_text("#!/bin/bash\nexit 1\n")
+    (programs / "python3").chmod(0o755)
+    for name in ("requirements", "packaging"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    done = subprocess.run(
+        [programs / "bash", tmp_path / "packaging" / "venv.sh"],
+        env={"PATH": str(programs)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "python3-venv" in done.stderr
+    assert not (tmp_path / ".venv").exists()
 
 
 @pytest.fixture(scope="module")

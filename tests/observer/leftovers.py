@@ -17,19 +17,28 @@ IGNORE = "PADDOCK_OBSERVER_IGNORE"
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What may remain: files at or below `roots`, and those that match a glob (others' work on a shared machine)."""
+    """What may remain: files at or below `roots`, those that match a glob, and the work of others in `shared` places.
+
+    In a shared place, what appears inside of a folder that was there before belongs to that folder's maker; whatever is
+    new at its top counts. Without `shared`, and in every other place, all that is new counts.
+    """
 
     roots: tuple[Path, ...] = ()
     globs: tuple[str, ...] = ()
+    shared: tuple[Path, ...] = ()
 
     @classmethod
     def usual(cls, repository: Path) -> Allowed:
         """The cache, `.venv` and `build/`; and the globs in PADDOCK_OBSERVER_IGNORE, with colons between."""
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").resolve() / "paddock"
         roots = (cache, repository / ".venv", repository / "build")
-        return cls(roots, tuple(glob for glob in os.environ.get(IGNORE, "").split(":") if glob))
+        globs = tuple(glob for glob in os.environ.get(IGNORE, "").split(":") if glob)
+        return cls(roots, globs, (Path("/tmp"), Path("/var/tmp")))
 
     def __contains__(self, path: str) -> bool:
+        """True for what may remain wherever it came from; a folder that became allowed is not asked about."""
+        if any(path.startswith(f"{place}/") and "/" in path[len(f"{place}/") :] for place in self.shared):
+            return True
         if any(path == str(root) or path.startswith(f"{root}/") for root in self.roots):
             return True
         return any(fnmatch.fnmatchcase(path, glob) for glob in self.globs)

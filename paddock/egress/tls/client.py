@@ -1,15 +1,18 @@
 """How the fence verifies servers: always, by name, with TLS 1.2 or newer; there is no switch that turns it off."""
 
+import functools
 import ssl
 from pathlib import Path
 
 from paddock.contracts.errors import ErrorKind, PaddockError
 
 
+@functools.lru_cache(maxsize=256)
 def client_context(ca: Path | None) -> ssl.SSLContext:
     """A context that trusts the system's authorities or, with `ca` (a PEM file), that one only.
 
-    Raises PaddockError when the file is missing or holds no certificate.
+    Made once for each file and shared: reading the system's authorities costs tens of milliseconds, which the keeper
+    pays before it forks. Raises PaddockError when the file is missing or holds no certificate.
     """
     try:
         context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cafile=str(ca) if ca is not None else None)

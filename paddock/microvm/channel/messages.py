@@ -42,10 +42,10 @@ class ProbeKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What makes one clone differ from the next. `time_ns` 0: leave the clock; empty `seed`, `ca`: none."""
+    """What makes one clone differ from the next; what is 0 or empty is left as it is in the guest."""
 
-    hostname: str
-    machine_id: str
+    hostname: str = ""
+    machine_id: str = ""
     time_ns: int = 0
     seed: bytes = field(default=b"", repr=False)
     ca: bytes = b""

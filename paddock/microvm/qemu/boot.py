@@ -62,7 +62,7 @@ async def boot_and_save(
     try:
         fds += [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in (image.path, machine.kernel, machine.initrd)]
         words = argv.template(machine.qemu, hardware, kernel_words)
-        process, qmp, channel = launch(words, fds, work / "console.log", Jail(os.getpid(), work))
+        process, qmp, channel = launch(words, fds, work / "console.log", Jail(work))
         identity = Identity("template", secrets.token_hex(16), time.time_ns(), secrets.token_bytes(32))
         link = await Link.open(channel, identity=identity, guest=_Nobody())
         try:

@@ -70,7 +70,6 @@ class QemuDriver:
         place.directory.mkdir(parents=True, exist_ok=True)
         memory = place.memory_fd if place.memory_fd is not None else self._open_memory(template)
         jail = Jail(
-            parent=os.getpid(),
             directory=place.directory,
             uid=place.uid,
             gid=place.gid,

@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.microvm.driver import Ended, Usage
-from paddock.microvm.jail import Jail, enter
+from paddock.microvm.jail import Jail, enter, own_pids
 
 FIRST_FD: Final = 3
 """Descriptors handed to the VMM are numbered from here, in the order given."""
@@ -32,7 +32,7 @@ def _child(argv: list[str], fds: Sequence[int], log: int, jail: Jail, report: in
             os.dup2(fd, target, inheritable=fd != spare[-1])
         report = len(spare) - 1
         os.closerange(report + 1, 65536)
-        enter(jail)
+        enter(jail, report)
         os.execve(argv[0], argv, {})  # noqa: S606
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -48,9 +48,10 @@ def spawn(argv: list[str], fds: Sequence[int], log: Path, jail: Jail) -> int:
     log_fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     read, write = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = os.fork()
-        if pid == 0:
-            _child(argv, fds, log_fd, jail, write)
+        with own_pids():
+            pid = os.fork()
+            if pid == 0:
+                _child(argv, fds, log_fd, jail, write)
     finally:
         os.close(log_fd)
         os.close(write)
