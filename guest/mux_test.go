@@ -80,6 +80,8 @@ func (h *host) greet() {
 	if f := h.next(); f.kind != kHello || f.data[0] != 1 {
 		h.t.Fatalf("%+v", f)
 	}
+	h.send(kPing, 0, 0, nil) // its echo comes when HELLO is dealt with wholly
+	h.expect(kPing, 0, "")
 }
 
 func (h *host) expect(kind byte, stream uint32, words string) frame {

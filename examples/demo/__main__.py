@@ -92,9 +92,11 @@ async def _prepare(settings: Settings, show: Show) -> None:
     policy.write_text(settings.model.policy())
     shown = POLICY if policy.read_text() == POLICY.read_text() else policy
     with show.step("policy and secrets in place"):
-        await command("policy", "apply", str(shown), settings=settings)
-        await command("secret", "set", MODEL_KEY, settings=settings, stdin=settings.model.key)
-        await command("secret", "set", TICKET_TOKEN, settings=settings, stdin=settings.ticket_token)
+        await asyncio.gather(
+            command("policy", "apply", str(shown), settings=settings),
+            command("secret", "set", MODEL_KEY, settings=settings, stdin=settings.model.key),
+            command("secret", "set", TICKET_TOKEN, settings=settings, stdin=settings.ticket_token),
+        )
     show.line(f"model: {'scripted' if settings.model.scripted else settings.model.host} ({settings.model.dialect})")
 
 

@@ -34,6 +34,7 @@ class Show:
     began: float = field(default_factory=time.monotonic)
     steps_s: dict[str, float] = field(default_factory=dict)
     checks: list[Check] = field(default_factory=list)
+    _turning: bool = False
 
     def line(self, text: str, style: str = "") -> None:
         at = f"{time.monotonic() - self.began:7.2f} s"
@@ -48,8 +49,15 @@ class Show:
     def step(self, name: str) -> Iterator[None]:
         """Time one step and say when it is done; a spinner turns meanwhile on a terminal."""
         start = time.monotonic()
-        with self.console.status(f"{name} …"):
+        if self._turning:  # one spinner at a time; a step within a step is timed all the same
             yield
+        else:
+            self._turning = True
+            try:
+                with self.console.status(f"{name} …"):
+                    yield
+            finally:
+                self._turning = False
         self.steps_s[name] = round(time.monotonic() - start, 3)
         self.line(f"{name}: {self.steps_s[name]:.2f} s")
 

@@ -98,7 +98,8 @@ async def _look(settings: Settings, servers: Servers, stage: Stage, show: Show) 
         seen = [repr(request.conversation).encode() for request in servers.model.seen]
         observer = Observer(settings, [("what the model was told", b"\n".join(seen))])
         observer.texts += await histories(stage.temporal)
-        return await asyncio.to_thread(observer.look)
+        with show.step("the observer's look, the agent waiting"):
+            return await asyncio.to_thread(observer.look)
     finally:
         servers.moment.over()
 

@@ -6,11 +6,11 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from examples.demo.settings import Settings
-from tests.observer import Places, Scan, find_secret, guests, processes
+from tests.observer import Places, Scan, find_secrets, guests, processes
 from tests.observer.decoys import decoy_value, in_a_file, in_an_environment
 from tests.observer.processes import family
 
@@ -55,38 +55,40 @@ class Observer:
 
         The scripted model waits meanwhile; under a real one the guests are stopped, or they would go on and end.
         """
-        known = processes()
-        monitors = guests(family(os.getpid(), known))
+        ours = family(os.getpid(), processes())
+        monitors = guests(ours)
         with contextlib.nullcontext() if self.settings.model.scripted else _stopped(monitors):
-            return self._look(monitors)
+            return self._look(monitors, tuple(ours - {os.getpid()}))
 
-    def _look(self, monitors: tuple[int, ...]) -> Watched:
-        places = Places(
-            memory=monitors,
-            environments=None,
-            files=(self.settings.state,),
-            texts=tuple(self.texts),
+    def _look(self, monitors: tuple[int, ...], ours: tuple[int, ...]) -> Watched:
+        settings = self.settings
+        planted = decoy_value(f"{settings.seed}-here")
+        token, key, inside, environment = (
+            settings.ticket_token.encode(),
+            settings.model.key.encode(),
+            decoy_value(settings.seed),
+            settings.env_decoy.encode(),
         )
+        wanted = {"token": token, "inside": inside, "environment": environment, "planted": planted}
         # a real model's key is in the environment of the shell that started the demo, by its owner's own wish
-        own = () if self.settings.model.scripted else _ancestors()
-        token = find_secret(self.settings.ticket_token.encode(), places)
-        key = find_secret(
-            self.settings.model.key.encode(),
-            Places(monitors, None, own, places.files, places.texts),
-        )
-        run = next((self.settings.state / "host" / "run").iterdir(), self.settings.state)
-        decoy = decoy_value(f"{self.settings.seed}-here").decode()
-        with in_a_file(decoy.encode(), Path(run) / "decoy"), in_an_environment(decoy):
-            planted = find_secret(decoy.encode(), Places(environments=None, files=places.files))
-        memory = Places(memory=monitors)
+        spared = () if settings.model.scripted else _ancestors()
+        run = next((settings.state / "host" / "run").iterdir(), settings.state)
+        with in_a_file(planted, Path(run) / "decoy"), in_an_environment(planted.decode()):
+            places = Places(monitors, ours, True, (), (settings.state,), tuple(self.texts))
+            if settings.model.scripted:
+                scans = find_secrets({**wanted, "key": key}, places)
+            else:
+                scans = find_secrets(wanted, places)
+                scans |= find_secrets({"key": key}, replace(places, spared=spared))
+        megabytes = sum(scans["token"].read.values()) / 1e6
         return Watched(
             monitors=monitors,
-            token=token,
-            key=key,
-            guest_decoy=find_secret(decoy_value(self.settings.seed), memory),
-            env_decoy=find_secret(self.settings.env_decoy.encode(), Places(memory=monitors, texts=places.texts)),
-            planted=planted,
-            megabytes=sum(token.read.values()) / 1e6,
+            token=scans["token"],
+            key=scans["key"],
+            guest_decoy=scans["inside"],
+            env_decoy=scans["environment"],
+            planted=scans["planted"],
+            megabytes=megabytes,
         )
 
 

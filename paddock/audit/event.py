@@ -14,6 +14,7 @@ VERSION: Final = 1
 MAX_LINE_BYTES: Final = 64 << 10
 GENESIS: Final = "00" * 32
 
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode
 Kind = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*(\.[a-z0-9-]+)+$", max_length=64)]
 SandboxName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Actor = Literal["guest", "supervisor", "host", "operator", "recorder"]
@@ -104,7 +105,7 @@ def line(said: Said, *, actor: str, owner: Owner, host: str, sandbox: str, seq: 
 
 def canonical(value: object) -> bytes:
     """Canonical JSON: sorted keys, UTF-8, no spaces, no NaN."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return _encode(value).encode()
 
 
 def identity(said: "Said | Line") -> bytes:

@@ -12,9 +12,10 @@ from rich.table import Table
 
 from paddock.contracts.errors import PaddockError
 from paddock.embedded import assets
-from paddock.embedded.doctor import Choice, Diagnosis, Health, examine
+from paddock.embedded.doctor import Choice, Diagnosis, examine
+from paddock.embedded.finding import Health
 from paddock.embedded.progress import Done
-from paddock.embedded.setup import Options, run
+from paddock.embedded.setup import Options, remembered, run
 
 KernelOption = Annotated[Path | None, typer.Option("--kernel", help="A guest kernel of your own (ELF or bzImage).")]
 QemuOption = Annotated[Path | None, typer.Option("--qemu", "--vmm", help="A QEMU of your own.")]
@@ -44,13 +45,21 @@ def setup(
     qemu: QemuOption = None,
     temporal: Annotated[Path | None, typer.Option(help="A Temporal CLI of your own.")] = None,
     verify: Annotated[bool, typer.Option(help="Read every file again and compare its digest.")] = False,
+    defaults: Annotated[bool, typer.Option(help="Forget the kernel, VMM and Temporal named before.")] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Use sudo without asking.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Install and build what is missing, once; look at it again each time. Exit code 2: do something first."""
+    """Install and build what is missing, once; look at it again each time. Exit code 2: do something first.
+
+    A kernel (drivers built in), VMM or Temporal CLI that is named here is used from then on.
+    """
     console = Console(stderr=json_)
+    named = {"kernel": kernel, "qemu": qemu, "temporal": temporal}
+    given = {name: path.absolute() for name, path in named.items() if path is not None}
+    before = {} if defaults else remembered(assets.cache_dir()).model_dump()
     try:
-        done = run(console, lambda question: yes or _agree(console, question), Options(kernel, qemu, temporal, verify))
+        options = Options.model_validate({**before, **given})
+        done = run(console, lambda question: yes or _agree(console, question), options, verify=verify)
     except PaddockError as error:
         if json_:
             print(json.dumps({"error": error.info.model_dump(mode="json")}))

@@ -119,13 +119,16 @@ def exec_(
         "cwd": cwd,
     }
     inputs = dict(place(text) for text in in_ or ())
+    program = argv[1:] if argv[0] == "--" else argv
+    if not program:
+        raise typer.BadParameter("name a program, as in `paddock sandbox exec NAME -- ls`")
 
     async def work() -> int:
         with Interrupts(_say):
             async with reach.paddock(address, profile, state) as paddock:
                 box = await paddock.attach(name)
                 try:
-                    task = await box.run(argv, inputs=inputs, **fields)
+                    task = await box.run(program, inputs=inputs, **fields)
                     done = await forward(task)
                     await box.settle()  # so that the next `exec` does not come too early
                 finally:

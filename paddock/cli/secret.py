@@ -33,7 +33,7 @@ class _Choice(Wire):
     kind: str = "embedded"
     file: Path | None = None
     key_file: Path | None = None
-    openbao: _OpenBao = _OpenBao()
+    openbao: _OpenBao | None = None
 
 
 class _Host(Wire):
@@ -102,7 +102,7 @@ def _store(state: Path | None, name: str = "NAME") -> EmbeddedStore:
             ErrorKind.SET_UP, f"{root / 'host.json'} can't be read: {error}", remedy="run as the user of `paddock up`"
         ) from error
     if choice.kind != "embedded":
-        bao = choice.openbao
+        bao = choice.openbao or _OpenBao()
         path = f"{bao.mount}/{bao.prefix}/{name}" if bao.prefix else f"{bao.mount}/{name}"
         raise PaddockError(
             ErrorKind.NOT_ALLOWED,

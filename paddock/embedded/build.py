@@ -56,7 +56,7 @@ def recorded(path: Path) -> Built | None:
 
 
 def once(path: Path, make: Callable[[Path], None]) -> Built:
-    """The artefact at `path`: reused when its bytes are those that were recorded, else made under another name and renamed.
+    """The artefact at `path`: reused when its bytes are those recorded, else made under another name and renamed.
 
     `path` must name its inputs (see `key`), since they are not compared again.
     """

@@ -15,7 +15,7 @@ class Entry:
 
 
 def newc(entries: Iterable[Entry]) -> bytes:
-    """The archive, owned by root and without times: equal entries give equal bytes. Archives may be joined end to end."""
+    """The archive, owned by root and without times: equal entries give equal bytes. Archives may be joined."""
     out = bytearray()
     for inode, entry in enumerate([*entries, Entry("TRAILER!!!", 0)], start=1):
         name = entry.name.encode() + b"\0"

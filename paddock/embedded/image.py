@@ -14,7 +14,8 @@ PACKAGES = ("ca-certificates", "curl", "git", "python3", "usr-is-merged")
 """What the base image holds beside apt's minimal set."""
 
 _RECIPE = "1"
-_EPOCH = 1_686_355_200  # 2023-06-10: one time for every file. Zero would be before 1980, which zip archives cannot hold.
+# 2023-06-10, the time of every file. Zero would be before 1980, which zip archives cannot hold.
+_EPOCH = 1_686_355_200
 _UUID = "70616464-6f63-4b00-8000-000000000001"
 _APT = "apt-get update && apt-get install mmdebstrap erofs-utils"
 
@@ -36,7 +37,7 @@ def build_base(cache: Path, progress: Progress = quiet) -> ImageAsset:
     Works as root, and as a user who has sub-ids (mmdebstrap's unshare mode). About a minute.
     """
     suite, sources = _sources()
-    inputs = key(_RECIPE, suite, *sources, *PACKAGES, _CLEAN, str(_EPOCH))
+    inputs = key(_RECIPE, suite, *sources, *PACKAGES, *_DPKG, _CLEAN, _pack("mkfs.erofs"))
     path = cache / "images" / f"base-{suite}-{inputs}.erofs"
 
     def make(partial: Path) -> None:
@@ -60,8 +61,8 @@ def _debootstrap(suite: str, sources: list[str], out: Path) -> None:
         argv += [f"--customize-hook={_CLEAN}", f"--customize-hook={_pack(mkfs)}"]
         argv += [f"--customize-hook=download /.image.erofs {shlex.quote(str(out))}"]
         argv += [suite, "/dev/null", *sources]
-        env = {**os.environ, "TMPDIR": scratch, "SOURCE_DATE_EPOCH": str(_EPOCH), "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}
-        run(argv, env=env, remedy=_APT)
+        fixed = {"TMPDIR": scratch, "SOURCE_DATE_EPOCH": str(_EPOCH), "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}
+        run(argv, env={**os.environ, **fixed}, remedy=_APT)
 
 
 def _pack(mkfs: str) -> str:
@@ -82,7 +83,7 @@ _DPKG = (
     "path-exclude=/usr/share/bug/*",
 )
 
-# Never touch "$1"/tmp: apt's configuration of this tree is there, and apt without it would work on the machine's own lists.
+# Never touch "$1"/tmp: apt's configuration for this tree is there; without it apt works on the machine's own lists.
 # The stdlib's .pyc files name the time of their source, and every time is changed below: unchecked hashes stay valid.
 _CLEAN = r"""set -e
 chroot "$1" useradd --create-home --shell /bin/bash --uid 1000 --user-group agent
@@ -90,13 +91,14 @@ mkdir -p "$1/work"; chown 1000:1000 "$1/work"
 chroot "$1" git config --system --add safe.directory '*'
 ln -sfn /etc/ssl/certs/ca-certificates.crt "$1/usr/lib/ssl/cert.pem"
 find "$1/usr/lib" -name __pycache__ -type d -prune -exec rm -rf {} +
-chroot "$1" python3 -m compileall -q -f --invalidation-mode unchecked-hash /usr/lib/python3 /usr/lib/python3.* >&2 || true
+chroot "$1" python3 -m compileall -q -f --invalidation-mode unchecked-hash \
+  /usr/lib/python3 /usr/lib/python3.* >&2 || true
 printf '127.0.0.1 localhost\n::1 localhost\n' > "$1/etc/hosts"
 printf 'nameserver 127.0.0.1\noptions timeout:2 attempts:1\n' > "$1/etc/.resolv.conf"
 rm -f "$1/etc/resolv.conf"; mv "$1/etc/.resolv.conf" "$1/etc/resolv.conf"
 : > "$1/etc/machine-id"; echo paddock > "$1/etc/hostname"
-rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/cache/debconf/*-old "$1"/var/cache/ldconfig/* "$1"/var/log/* \
-  "$1"/var/lib/dpkg/*-old "$1"/etc/*- "$1"/run/* "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/root/.bash_history
+rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/cache/debconf/*-old "$1"/var/cache/ldconfig/* \
+  "$1"/var/log/* "$1"/var/lib/dpkg/*-old "$1"/etc/*- "$1"/run/* "$1"/etc/apt/apt.conf.d/99mmdebstrap
 """
 
 
@@ -108,7 +110,8 @@ def _sources() -> tuple[str, list[str]]:
     suites = {codename for origin, codename, *_ in rows if origin == "Debian" and "-" not in codename}
     suite = _release() if _release() in suites else next(iter(sorted(suites)), "")
     keyring = _keyring()
-    wanted = {_Source(*row[2:]) for row in rows if row[0] == "Debian" and row[1].split("-")[0] == suite and row[4] == "main"}
+    ours = [row for row in rows if row[0] == "Debian" and row[1].split("-")[0] == suite and row[4] == "main"]
+    wanted = {_Source(*row[2:]) for row in ours}
     if not suite or not wanted:
         message = "apt knows no Debian package source with downloaded lists"
         raise PaddockError(ErrorKind.SET_UP, message, remedy="apt-get update (Debian), or name an image with --image")

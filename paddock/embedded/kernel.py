@@ -52,7 +52,9 @@ def build(cache: Path, progress: Progress = quiet) -> Kernel:
 
     def unpacked(step: str, inside: str, part: Path) -> Path:
         progress(step, None)
-        deb = once(cache / "debs" / f"{package}_{key(version)}.deb", lambda partial: _download(package, version, partial))
+        deb = once(
+            cache / "debs" / f"{package}_{key(version)}.deb", lambda partial: _download(package, version, partial)
+        )
         run([tool("dpkg-deb", "dpkg"), "--extract", str(deb.path), str(part)])
         return part / inside.format(release=release)
 
@@ -172,7 +174,7 @@ def _depends(path: Path) -> list[str]:
 def unsigned(module: bytes) -> bytes:
     """A module without its appended signature: checking one is a public-key operation that each boot would pay for.
 
-    The initrd's digest is checked as a whole. Layout: signature, 12 bytes that end with its length (big endian), marker.
+    The initrd is checked as a whole. Layout: signature, 12 bytes that end with its length (big endian), marker.
     """
     if not module.endswith(_SIGNATURE):
         return module

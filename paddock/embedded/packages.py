@@ -35,6 +35,9 @@ PACKAGES: Final = (
     SystemPackage("python3-venv", (), "makes .venv"),
 )
 
+WITHOUT_ROOT: Final = (SystemPackage("uidmap", ("newuidmap", "newgidmap"), "lets a user make the base image"),)
+"""What making the base image needs beside `PACKAGES` where it is not root who makes it."""
+
 
 class Power(StrEnum):
     """How this process may install packages."""

@@ -4,12 +4,9 @@ import asyncio
 import contextlib
 import ctypes
 import os
-import random
 import signal
-import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,8 +17,10 @@ from temporalio.service import RPCError
 
 from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.contracts.names import NAMESPACE, SEARCH_ATTRIBUTES
+from paddock.embedded.ports import LOOPBACK, Ports, is_free, taken
 
-LOOPBACK: Final = "127.0.0.1"
+__all__ = ["LOOPBACK", "Ports", "TemporalServer", "taken"]
+
 _PR_SET_PDEATHSIG: Final = 1
 _POLL_S: Final = 0.02
 _LOG_TAIL: Final = 5
@@ -37,38 +36,6 @@ DYNAMIC: Final = {
 
 PRAGMAS: Final = {"journal_mode": "WAL", "synchronous": "NORMAL"}
 """A killed server loses nothing acknowledged; a power cut may lose the last moments of the embedded mode."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ports:
-    """Where the server listens on loopback: gRPC, web pages, HTTP API, metrics."""
-
-    grpc: int
-    ui: int
-    http: int
-    metrics: int
-
-    @classmethod
-    def free(cls, *, grpc: int = 0, ui: int = 0) -> "Ports":
-        """Ports nobody listens on; those that are given are kept, and refused when they are taken."""
-        for name, port in (("Temporal", grpc), ("Temporal UI", ui)):
-            if port and not _is_free(port):
-                raise taken(name, port)
-        fresh = _free_ports()
-        return cls(grpc or next(fresh), ui or next(fresh), next(fresh), next(fresh))
-
-    def __iter__(self) -> Iterator[int]:
-        return iter((self.grpc, self.ui, self.http, self.metrics))
-
-
-def taken(what: str, port: int) -> PaddockError:
-    """The error for a port that somebody else listens on."""
-    return PaddockError(
-        ErrorKind.SET_UP,
-        f"port {port} for {what} is taken",
-        field="port",
-        remedy="name another one, or 0 for any free one",
-    )
 
 
 @dataclass(slots=True)
@@ -100,7 +67,7 @@ class TemporalServer:
         for name, port in zip(
             ("Temporal", "Temporal UI", "Temporal HTTP", "Temporal metrics"), self.ports, strict=True
         ):
-            if not _is_free(port):
+            if not is_free(port):
                 raise taken(name, port)
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         parent = os.getpid()
@@ -187,28 +154,3 @@ class TemporalServer:
         # Profiles and TEMPORAL_* of the user are about their own server, not about this one.
         kept = {name: os.environ[name] for name in ("PATH", "TZ", "SSL_CERT_FILE") if name in os.environ}
         return {**kept, "HOME": str(self.directory)}
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # Connections of a server that was just killed linger; they do not keep its successor from listening.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-            probe.listen(1)
-        except OSError:
-            return False
-        return True
-
-
-def _free_ports() -> Iterator[int]:
-    """Below the range from which the kernel takes ports for outgoing connections, so that none is lost to one."""
-    try:
-        lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    except (OSError, ValueError):
-        lowest = 32768
-    candidates = range(15000, lowest) if lowest > 16000 else range(15000, 65536)
-    for port in random.SystemRandom().sample(candidates, len(candidates)):
-        if _is_free(port):
-            yield port
-    raise PaddockError(ErrorKind.SET_UP, "no free port on this machine")

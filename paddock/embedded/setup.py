@@ -5,7 +5,6 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,17 +20,16 @@ from paddock.embedded.progress import Done, Steps
 from paddock.embedded.resources import GUEST, TEMPORAL, resource
 
 STAMP: Final = "setup.json"
+OPTIONS: Final = "options.json"
 QEMU: Final = "qemu-system-x86_64"
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What a person may decide: a kernel with its drivers built in, a VMM, a Temporal program; to read all again."""
+class Options(Strict):
+    """What a person decided: a kernel with its drivers built in, a VMM, a Temporal program. Kept for the next time."""
 
     kernel: Path | None = None
     qemu: Path | None = None
     temporal: Path | None = None
-    verify: bool = False
 
 
 class File(Strict):
@@ -56,21 +54,35 @@ class Stamp(Strict):
 
 
 def run(
-    console: Console, agree: Callable[[str], bool], options: Options | None = None, *, cache: Path | None = None
+    console: Console,
+    agree: Callable[[str], bool],
+    options: Options | None = None,
+    *,
+    verify: bool = False,
+    cache: Path | None = None,
 ) -> list[Done]:
     """Does what is missing and answers each step with its seconds. Whole and unchanged, it takes well under a second.
 
-    Raises PaddockError SET_UP with what to do; steps that were done stay done.
+    `options` None: those of the last time. `verify` reads every file again. Raises PaddockError SET_UP with what to do;
+    steps that were done stay done.
     """
-    options = options or Options()
     cache = cache or assets.cache_dir()
-    if not options.verify and unchanged(cache, options):
+    options = remembered(cache) if options is None else options
+    if not verify and unchanged(cache, options):
         return []
     steps = Steps(console)
     with _alone(cache, console):
-        if options.verify or not unchanged(cache, options):
+        if verify or not unchanged(cache, options):
             _all(cache, steps, agree, options)
     return steps.done
+
+
+def remembered(cache: Path) -> Options:
+    """What a person decided the last time; nothing where nobody did."""
+    try:
+        return Options.model_validate_json((cache / OPTIONS).read_bytes())
+    except (OSError, ValidationError):
+        return Options()
 
 
 def unchanged(cache: Path, options: Options) -> bool:
@@ -83,13 +95,17 @@ def unchanged(cache: Path, options: Options) -> bool:
         temporal_binary.load(cache)
     except (OSError, ValidationError, PaddockError):
         return False
-    return not packages.missing()
+    return not _lacking(packages.PACKAGES, options)
 
 
 def _all(cache: Path, steps: Steps, agree: Callable[[str], bool], options: Options) -> None:
     (cache / STAMP).unlink(missing_ok=True)
+    # Before anything is built from them: a source that changes meanwhile makes the next run look again.
+    inputs = _inputs(options)
+    _write(cache / OPTIONS, options)
+    wanted = packages.PACKAGES if packages.power() is packages.Power.ROOT else packages.PACKAGES + packages.WITHOUT_ROOT
     with steps.step("system packages") as step:
-        if lacking := _lacking(options):
+        if lacking := _lacking(wanted, options):
             packages.install(lacking, step.say, agree=agree, log=cache / "log" / "apt.log")
             step.note(", ".join(package.name for package in lacking))
         packages.refresh_lists(step.say, log=cache / "log" / "apt.log")
@@ -122,11 +138,12 @@ def _all(cache: Path, steps: Steps, agree: Callable[[str], bool], options: Optio
     with steps.step("check by digest") as step:
         step.say("reading everything once")
         assets.load(cache, verify=True)
-    _stamp(cache, options, [vmlinux.path, packed.path, Path(base.path), Path(server.path), qemu])
+    files = (vmlinux.path, packed.path, Path(base.path), Path(server.path), qemu)
+    _write(cache / STAMP, Stamp(inputs=inputs, files=tuple(File.of(path) for path in files)))
 
 
-def _lacking(options: Options) -> tuple[packages.SystemPackage, ...]:
-    return tuple(p for p in packages.missing() if not (options.qemu and QEMU in p.programs))
+def _lacking(wanted: tuple[packages.SystemPackage, ...], options: Options) -> tuple[packages.SystemPackage, ...]:
+    return tuple(p for p in packages.missing(wanted) if not (options.qemu and QEMU in p.programs))
 
 
 def _qemu(options: Options) -> Path:
@@ -159,7 +176,7 @@ def _no_modules(partial: Path) -> None:
 
 def _inputs(options: Options) -> str:
     """What set-up depends on: this package's own sources, the guest agent's, the server's module, the options."""
-    total = hashlib.sha256(repr((options.kernel, options.qemu, options.temporal)).encode())
+    total = hashlib.sha256(options.model_dump_json().encode())
     own = sorted(Path(__file__).parent.glob("*.py"))
     module = resource(TEMPORAL)
     for path in (*own, *sorted(resource(GUEST).glob("*")), module / "go.mod", module / "go.sum"):
@@ -168,12 +185,10 @@ def _inputs(options: Options) -> str:
     return total.hexdigest()
 
 
-def _stamp(cache: Path, options: Options, files: list[Path]) -> None:
-    # The record files that `assets.load` reads are small and checked there.
-    stamp = Stamp(inputs=_inputs(options), files=tuple(File.of(path) for path in files))
-    partial = cache / f".{STAMP}.partial"
-    partial.write_text(stamp.model_dump_json(indent=2) + "\n")
-    partial.replace(cache / STAMP)
+def _write(path: Path, model: Strict) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(model.model_dump_json(indent=2) + "\n")
+    partial.replace(path)
 
 
 @contextmanager

@@ -182,6 +182,7 @@ class Supervisor:
         policy = verify(signed, self.sandbox_id, self.args.config.policy_key, datetime.now(UTC))
         if policy.secret_refs:
             await self.secrets.open(signed)
+        self.audit.policy_digest = policy.digest
         self.gateway.apply(policy)
         probes = await selftest.prove_fence(self.link, _an_exact_name(policy))
         await self.audit.record(

@@ -11,7 +11,6 @@ from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.contracts.names import NAMESPACE
 from paddock.temporal.plugin import plugin
 
-
 # A thread of the SDK's runtime that still lets go of the interpreter when that is taken down aborts the whole process:
 # one short-lived client in eight (temporalio/sdk-python issue 300). A moment before it begins is enough for them.
 _LET_GO_S: Final = 0.02

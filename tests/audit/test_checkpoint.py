@@ -1,5 +1,6 @@
 """Checkpoints as C2SP signed notes: what was signed comes back, anything else does not."""
 
+import base64
 import os
 from pathlib import Path
 
@@ -55,11 +56,10 @@ def test_the_verifier_key_of_the_c2sp_specification_is_read() -> None:
     assert verifier_key(name, key) == text
     note = (
         "If you think cryptography is the answer to your problem,\nthen you don't know what your problem is.\n\n"
-        "\u2014 PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFYC2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
+        "\u2014 PeterNeumann x08go/ZJkuBS9UG/SffcvIAQxVBtiFupLLr8pAcElZInNIuGUgYN1FFY"
+        "C2pZSNXgKvqfqdngotpRZb6KE6RyyBwJnAM=\n"
     )
     body, _, signature = note.partition("\n\n")
-    import base64
-
     key.verify(base64.b64decode(signature.split()[2])[4:], body.encode() + b"\n")
 
 

@@ -38,7 +38,7 @@ async def test_record_returns_once_the_event_is_durable(keep: Keep) -> None:
 
 async def test_an_event_that_the_recorder_refuses_is_audit_unavailable(keep: Keep) -> None:
     client = AuditClient(keep().adopt())
-    with pytest.raises(AuditUnavailable, match="64 KiB|digest|bytes") as caught:
+    with pytest.raises(AuditUnavailable, match="by digest") as caught:
         await client.record("egress.intent", detail={"body": "x" * 70_000})
     assert caught.value.kind is ErrorKind.AUDIT_UNAVAILABLE
     with pytest.raises(AuditUnavailable):
@@ -51,8 +51,8 @@ async def test_a_replaced_recorder_gets_what_was_not_answered_and_has_it_once(ke
     await client.record("egress.intent", detail={"n": 0})
     os.kill(keeper.pid, signal.SIGSTOP)
     waiting = [asyncio.ensure_future(client.record("egress.intent", detail={"n": n})) for n in range(1, 20)]
-    client.note("egress.outcome", detail={"n": 20})
     await asyncio.sleep(0)
+    client.note("egress.outcome", detail={"n": 20})
     keeper.kill()
     keeper.start()
     client.replace(keeper.adopt())
@@ -115,9 +115,9 @@ async def test_dropped_notes_become_one_gap_with_the_exact_count(keep: Keep) -> 
 async def test_notes_that_a_full_recorder_refuses_are_counted_too(keep: Keep) -> None:
     keeper = keep(max_bytes=1 << 20, segment_bytes=1 << 18, sandbox_bytes=1 << 20)
     client = AuditClient(keeper.adopt())
+    fill = [client.record("egress.intent", detail={"x": "y" * 60_000, "n": n}) for n in range(30)]
     with pytest.raises(AuditUnavailable, match="full"):
-        for n in range(100):
-            await client.record("egress.intent", detail={"x": "y" * 60_000, "n": n})
+        await asyncio.gather(*fill)
     for _ in range(5):
         client.note("egress.outcome", detail={"x": "y" * 60_000})
     await client.drain()

@@ -42,7 +42,7 @@ async def test_ls_and_show_follow_a_sandbox_to_its_receipts(program: Program, pl
         return any(json.loads(line)["name"] == "seen" and json.loads(line)["host"] for line in lines)
 
     await until(listed)
-    assert "seen\tready" in (await program("sandbox", "ls")).out
+    assert "\nseen\t" in (await program("sandbox", "ls")).out
     assert json.loads((await program("sandbox", "show", "seen", "--json")).out)["state"] == "ready"
     assert "slot" in (await program("sandbox", "stop", "seen")).err
     shown = await program("sandbox", "show", "seen", "--json")

@@ -1,4 +1,4 @@
-"""The sandbox's authority: certificates that strict clients take, for allowed names only, with keys that touch no disk."""
+"""The sandbox's authority: certificates that strict clients take, and keys that touch no disk."""
 
 import datetime
 import os

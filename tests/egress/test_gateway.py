@@ -376,7 +376,7 @@ async def test_a_slow_guest_slows_the_server_down(tmp_path: Path) -> None:
     class Endless(Upstream):
         async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal sent
-            self._writers.add(writer)
+            self.writers.add(writer)
             await self._read(reader)
             writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
             try:
@@ -435,6 +435,16 @@ async def test_41_a_planted_second_answer_is_never_given_to_the_next_request(tmp
         assert r.server.connections == 2
 
 
+async def test_41_bytes_that_nobody_asked_for_end_a_kept_connection(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        await r.guest.raw(GET, HOST)
+        [kept] = r.server.writers
+        kept.write(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nplanted")
+        await until(lambda: not r.server.writers)
+        assert b"planted" not in await r.guest.raw(GET, HOST)
+        assert r.server.connections == 2
+
+
 async def test_trailers_of_the_server_are_dropped(tmp_path: Path) -> None:
     async with rig(tmp_path, answer=lambda _: chunked([b"ok"], trailer="X-T: 1\r\n")) as r:
         answer = await r.guest.raw(GET, HOST)
@@ -448,12 +458,15 @@ async def test_63_a_head_that_never_ends_is_cut(tmp_path: Path) -> None:
     now = [1000.0]
     async with rig(tmp_path, monotonic=lambda: now[0]) as r:
         reader, writer = await r.guest.connect(HOST)
+        writer.write(GET)
+        await read_answer(reader)
+        await asyncio.sleep(0.05)
         writer.write(b"GET /api/x HTTP/1.1\r\n")
         await asyncio.sleep(0.05)
         now[0] += 31
         answer = await asyncio.wait_for(read_answer(reader), 5)
         assert answer.startswith(b"HTTP/1.1 408")
-        assert r.server.connections == 0
+        assert len(r.server.requests) == 1
 
 
 async def test_63_a_server_that_never_answers_is_given_up(tmp_path: Path) -> None:

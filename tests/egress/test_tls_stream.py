@@ -111,6 +111,49 @@ def trusting() -> ssl.SSLContext:
     return context
 
 
+class Raw:
+    """A client that says exactly what the test says: OpenSSL over memory, bytes over a socket."""
+
+    def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self.sock = sock
+        self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=NAME)
+
+    @classmethod
+    async def connect(cls, port: int, context: ssl.SSLContext | None = None) -> "Raw":
+        sock = socket.socket()
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        return cls(sock, context or trusting())
+
+    async def send(self) -> None:
+        await asyncio.get_running_loop().sock_sendall(self.sock, self.outgoing.read())
+
+    async def receive(self) -> bytes:
+        data = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(self.sock, 1 << 16), 10)
+        self.incoming.write(data)
+        return data
+
+    async def hello(self) -> None:
+        with pytest.raises(ssl.SSLWantReadError):
+            self.tls.do_handshake()
+        await self.send()
+
+    async def shake(self) -> None:
+        await self.hello()
+        while not await self._done():
+            assert await self.receive(), "the server closed during the handshake"
+
+    async def _done(self) -> bool:
+        try:
+            self.tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        finally:
+            await self.send()
+        return True
+
+
 async def until(condition: Callable[[], bool], what: str, deadline_s: float = 10.0) -> None:
     end = time.monotonic() + deadline_s
     while not condition():
@@ -166,24 +209,15 @@ async def test_what_is_written_while_reading_leaves_as_one_record() -> None:
         self.transport.writelines([b"-", b"end"])
 
     inner = Inner(act)
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     async with Server(inner) as server:
-        loop = asyncio.get_running_loop()
-        client = trusting().wrap_bio(incoming, outgoing, server_hostname=NAME)
-        with socket.create_connection(("127.0.0.1", server.port)) as sock:
-            sock.setblocking(False)
-            while True:
-                try:
-                    client.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    await loop.sock_sendall(sock, outgoing.read())
-                    incoming.write(await loop.sock_recv(sock, 65536))
-            client.write(b"go")
-            await loop.sock_sendall(sock, outgoing.read())
-            incoming.write(await loop.sock_recv(sock, 65536))
-            assert client.read(100) == b"head-body-end"
-            assert incoming.pending == 0
+        client = await Raw.connect(server.port)
+        await client.shake()
+        client.tls.write(b"go")
+        await client.send()
+        await client.receive()
+        assert client.tls.read(100) == b"head-body-end"
+        assert client.incoming.pending == 0
+        client.sock.close()
 
 
 async def test_a_client_that_reads_nothing_makes_the_inner_protocol_wait() -> None:
@@ -212,22 +246,28 @@ async def test_an_inner_protocol_that_reads_nothing_makes_the_client_wait() -> N
         self.transport.pause_reading()
 
     inner = Inner(act)
+    sent = 32 << 20
     async with Server(inner) as server:
-        _, writer = await server.client()
-        sent = 32 << 20
-        writer.write(bytes(sent))
+        client = await Raw.connect(server.port)
+        await client.shake()
+
+        async def send() -> None:
+            for _ in range(sent >> 14):
+                client.tls.write(bytes(1 << 14))
+                await client.send()
+
+        sending = asyncio.create_task(send())
         await until(lambda: bool(inner.got), "nothing arrived")
-        for _ in range(50):
-            await asyncio.sleep(0.002)
-        held = len(inner.got)
-        assert held <= 1 << 14
-        assert writer.transport.get_write_buffer_size() > 1 << 20  # type: ignore[attr-defined]
         assert inner.transport is not None
         assert not inner.transport.is_reading()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(sending), 0.3)
+        assert len(inner.got) <= 1 << 14
         inner.act = None
         inner.transport.resume_reading()
         await until(lambda: len(inner.got) == sent, "not all arrived", 60)
-        writer.close()
+        await sending
+        client.sock.close()
 
 
 async def test_pausing_keeps_what_was_already_received() -> None:
@@ -257,12 +297,18 @@ async def test_closing_sends_what_was_written_and_close_notify() -> None:
 
     inner = Inner(act)
     async with Server(inner) as server:
-        reader, writer = await server.client()
-        writer.write(b"x")
-        # asyncio's client raises on a stream that ends without close_notify.
-        assert await reader.read() == b"last words"
+        client = await Raw.connect(server.port)
+        await client.shake()
+        client.tls.write(b"x")
+        await client.send()
+        while await client.receive():
+            pass
+        client.incoming.write_eof()
+        assert client.tls.read(100) == b"last words"
+        # Without close_notify this would raise SSLEOFError.
+        assert client.tls.read(100) == b""
         assert await asyncio.wait_for(inner.lost, 10) is None
-        writer.close()
+        client.sock.close()
 
 
 async def test_a_clients_close_notify_is_an_end_and_not_an_error() -> None:
@@ -276,37 +322,25 @@ async def test_a_clients_close_notify_is_an_end_and_not_an_error() -> None:
 
 async def test_a_half_closed_client_still_gets_its_answer() -> None:
     inner = Inner(stay=True)
-    loop = asyncio.get_running_loop()
     async with Server(inner) as server:
-
-        def talk() -> bytes:
-            with socket.create_connection(("127.0.0.1", server.port)) as raw:
-                incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-                client = trusting().wrap_bio(incoming, outgoing, server_hostname=NAME)
-                while True:
-                    try:
-                        client.do_handshake()
-                        break
-                    except ssl.SSLWantReadError:
-                        raw.sendall(outgoing.read())
-                        incoming.write(raw.recv(65536))
-                client.write(b"question")
-                with pytest.raises(ssl.SSLWantReadError):
-                    client.unwrap()
-                raw.sendall(outgoing.read())
-                raw.shutdown(socket.SHUT_WR)
-                raw.settimeout(10)
-                while data := raw.recv(65536):
-                    incoming.write(data)
-                return client.read(100)
-
-        asked = loop.run_in_executor(None, talk)
+        client = await Raw.connect(server.port)
+        await client.shake()
+        client.tls.write(b"question")
+        with pytest.raises(ssl.SSLWantReadError):
+            client.tls.unwrap()
+        await client.send()
+        client.sock.shutdown(socket.SHUT_WR)
         await until(lambda: "eof" in inner.events, "no end seen")
         assert inner.got == b"question"
+        for _ in range(20):
+            await asyncio.sleep(0.002)
         inner.write(b"answer")
         assert inner.transport is not None
         inner.transport.close()
-        assert await asyncio.wait_for(asked, 10) == b"answer"
+        while await client.receive():
+            pass
+        assert client.tls.read(100) == b"answer"
+        client.sock.close()
 
 
 async def test_a_stream_cut_without_close_notify_is_an_error() -> None:
@@ -337,7 +371,7 @@ async def test_abort_drops_the_connection_at_once() -> None:
         await until(lambda: inner.transport is not None, "no handshake")
         assert inner.transport is not None
         inner.transport.abort()
-        with pytest.raises((ConnectionError, ssl.SSLError)):
+        with pytest.raises((ConnectionError, ssl.SSLError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
         await asyncio.wait_for(inner.lost, 10)
         writer.close()
@@ -346,38 +380,33 @@ async def test_abort_drops_the_connection_at_once() -> None:
 async def test_a_client_that_does_not_trust_us_is_told_apart() -> None:
     inner = Inner()
     async with Server(inner) as server:
+        client = await Raw.connect(server.port, ssl.create_default_context())
         with pytest.raises(ssl.SSLCertVerificationError):
-            await server.client(ssl.create_default_context())
+            await client.shake()
         await until(lambda: bool(server.failed), "no failure")
         assert "unknown ca" in server.failed[0]
         assert inner.events == []
+        client.sock.close()
 
 
 async def test_a_handshake_that_stands_still_times_out() -> None:
     inner = Inner()
     async with Server(inner, handshake_s=0.05) as server:
-        outgoing = ssl.MemoryBIO()
-        client = trusting().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=NAME)
-        with pytest.raises(ssl.SSLWantReadError):
-            client.do_handshake()
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(outgoing.read())
-        await asyncio.wait_for(reader.read(), 10)
+        client = await Raw.connect(server.port)
+        await client.hello()
+        while await client.receive():
+            pass
         assert server.failed == ["the handshake took too long"]
         assert inner.events == []
-        writer.close()
+        client.sock.close()
 
 
 async def test_a_client_that_leaves_during_the_handshake_is_a_failure_once() -> None:
     inner = Inner()
     async with Server(inner) as server:
-        outgoing = ssl.MemoryBIO()
-        client = trusting().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=NAME)
-        with pytest.raises(ssl.SSLWantReadError):
-            client.do_handshake()
-        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        writer.write(outgoing.read())
-        writer.close()
+        client = await Raw.connect(server.port)
+        await client.hello()
+        client.sock.close()
         await until(lambda: bool(server.failed), "no failure")
         for _ in range(10):
             await asyncio.sleep(0.002)

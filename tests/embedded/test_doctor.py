@@ -8,8 +8,10 @@ import typer
 from typer.testing import CliRunner
 
 from paddock.cli.machine import register
-from paddock.embedded import assets, doctor, packages
-from paddock.embedded.doctor import Choice, Health, cgroup_kind, examine
+from paddock.embedded import assets, ground, packages
+from paddock.embedded.doctor import Choice, examine
+from paddock.embedded.finding import Health
+from paddock.embedded.ground import cgroup_kind
 
 V1 = "cgroup /sys/fs/cgroup/memory cgroup rw,memory 0 0\n"
 V2 = "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n"
@@ -73,7 +75,7 @@ def test_a_kernel_of_ones_own_that_is_no_file_is_refused() -> None:
 
 
 def test_too_little_disk_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "WANTED_DISK_BYTES", 1 << 60)
+    monkeypatch.setattr(ground, "WANTED_DISK_BYTES", 1 << 60)
     one = next(one for one in examine().findings if one.name == "disk")
     assert one.health is Health.WEAK
 

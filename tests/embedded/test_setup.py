@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from paddock.contracts.errors import ErrorKind, PaddockError
-from paddock.embedded import assets, packages, setup, temporal_binary, toolchain
+from paddock.embedded import assets, packages, setup, temporal_binary, temporal_build, toolchain
 from paddock.embedded.packages import Power, SystemPackage
 from paddock.embedded.progress import State, Steps
 from paddock.embedded.resources import GUEST, TEMPORAL, resource
@@ -47,7 +47,7 @@ class TestWholeRun:
 
     def test_every_step_is_timed_and_those_with_nothing_to_do_say_so(self) -> None:
         setup.run(quiet(), lambda _: False)
-        done = setup.run(quiet(), lambda _: False, setup.Options(verify=True))
+        done = setup.run(quiet(), lambda _: False, verify=True)
         assert [one.name for one in done] == [
             "system packages",
             "guest kernel",
@@ -67,9 +67,10 @@ class TestStamp:
         """A cache whose set-up is done, with one file standing for all that it makes."""
         monkeypatch.setattr(assets, "load", lambda _cache: None)
         monkeypatch.setattr(temporal_binary, "load", lambda _cache: None)
-        monkeypatch.setattr(packages, "missing", lambda: ())
+        monkeypatch.setattr(packages, "missing", lambda _wanted: ())
         (tmp_path / "kernel").write_bytes(b"kernel")
-        setup._stamp(tmp_path, setup.Options(), [tmp_path / "kernel"])
+        files = (setup.File.of(tmp_path / "kernel"),)
+        setup._write(tmp_path / setup.STAMP, setup.Stamp(inputs=setup._inputs(setup.Options()), files=files))
         assert setup.unchanged(tmp_path, setup.Options())
         return tmp_path
 
@@ -87,8 +88,13 @@ class TestStamp:
     def test_other_options_are_another_set_up(self, made: Path) -> None:
         assert not setup.unchanged(made, setup.Options(qemu=Path("/opt/qemu")))
 
+    def test_what_was_named_once_is_used_the_next_time(self, made: Path) -> None:
+        assert setup.remembered(made) == setup.Options()
+        setup._write(made / setup.OPTIONS, setup.Options(qemu=Path("/opt/qemu")))
+        assert setup.remembered(made).qemu == Path("/opt/qemu")
+
     def test_a_package_that_was_removed_is_seen(self, made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(packages, "missing", lambda: (ABSENT,))
+        monkeypatch.setattr(packages, "missing", lambda _wanted: (ABSENT,))
         assert not setup.unchanged(made, setup.Options())
 
     def test_a_broken_stamp_counts_as_none(self, made: Path) -> None:
@@ -175,7 +181,7 @@ class TestTemporalProgram:
 
     def test_the_pinned_module_builds_the_program_that_is_kept(self) -> None:
         module = resource(TEMPORAL)
-        path = temporal_binary.build_path(assets.cache_dir(), module)
+        path = temporal_build.build_path(assets.cache_dir(), module)
         assert path.parent.name.startswith("1.")
         assert toolchain.needed_release(module) >= (1, 26)
         assert "replace github.com/temporalio/cli/cliext =>" in (module / "go.mod").read_text()

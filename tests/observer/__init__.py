@@ -2,7 +2,7 @@
 
 from tests.observer.leftovers import Allowed, leftovers, settle
 from tests.observer.processes import adopt_orphans, guests, processes, reap_orphans
-from tests.observer.secrets import Finding, Places, Scan, find_secret
+from tests.observer.secrets import Finding, Places, Scan, find_secret, find_secrets
 from tests.observer.snapshot import Snapshot, Trace, snapshot
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Trace",
     "adopt_orphans",
     "find_secret",
+    "find_secrets",
     "guests",
     "leftovers",
     "processes",

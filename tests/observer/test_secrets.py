@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.observer import Places, decoys, find_secret, guests
+from tests.observer import Places, decoys, find_secret, find_secrets, guests
 from tests.observer.needles import needles
 
 TRACED = pytest.mark.skipif(
@@ -57,9 +57,9 @@ def test_memory_that_never_held_the_secret_is_clean(secret: bytes, tmp_path: Pat
 
 def test_a_decoy_is_found_in_an_environment_of_any_process(secret: bytes) -> None:
     with decoys.in_an_environment(secret.decode()) as pid:
-        scan = find_secret(secret, Places(environments=None))
+        scan = find_secret(secret, Places(everywhere=True))
         assert [finding.where for finding in scan.found] == [f"environ of pid {pid}"]
-        assert find_secret(secret, Places(environments=None, spared=(pid,))).found == ()
+        assert find_secret(secret, Places(everywhere=True, spared=(pid,))).found == ()
 
 
 def test_a_decoy_is_found_on_a_command_line(secret: bytes) -> None:
@@ -91,7 +91,7 @@ def test_a_copy_across_two_pages_that_lie_apart_is_found(secret: bytes) -> None:
 
 
 def test_a_copy_across_two_blocks_of_a_file_is_found(secret: bytes, tmp_path: Path) -> None:
-    (tmp_path / "f").write_bytes(b"x" * ((4 << 20) - 5) + secret)
+    (tmp_path / "f").write_bytes(b"x" * ((1 << 20) - 5) + secret)
     assert find_secret(secret, Places(files=(tmp_path / "f",))).found
 
 
@@ -100,6 +100,26 @@ def test_a_hole_of_zeros_hides_nothing_behind_it(secret: bytes, tmp_path: Path) 
         file.seek(40 << 20)
         file.write(secret)
     assert find_secret(secret, Places(files=(tmp_path / "f",))).found
+
+
+def test_several_secrets_are_looked_for_at_once_and_told_apart(tmp_path: Path) -> None:
+    values = {name: f"{name}-{secrets.token_hex(16)}".encode() for name in ("one", "two", "three")}
+    (tmp_path / "f").write_bytes(values["one"] + b" " + values["two"].hex().encode())
+    scans = find_secrets(values, Places(files=(tmp_path,)))
+    assert {name: [f.form for f in scan.found] for name, scan in scans.items()} == {
+        "one": ["raw"],
+        "two": ["hex"],
+        "three": [],
+    }
+
+
+def test_an_environment_that_must_be_read_and_can_not_is_said(secret: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    assert find_secret(secret, Places(environments=(os.getpid(),))).unread
+    assert find_secret(secret, Places(everywhere=True)).unread == ()
 
 
 def test_what_can_not_be_read_is_said_and_is_not_clean(secret: bytes, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from paddock.client.keys import CallerKey
 from paddock.client.stream import Streams
@@ -15,6 +16,7 @@ from paddock.host.streams import StreamHost
 from paddock.relay.server import Relay, serve
 
 SANDBOX = "sb-" + "0123456789" * 2
+T = TypeVar("T")
 TOKEN = "a host's token"
 ENVIRONMENT, HOST = "local", "box-1"
 
@@ -129,6 +131,7 @@ async def eventually(what: Callable[[], bool], timeout_s: float = 5.0) -> None:
             await asyncio.sleep(0.005)
 
 
-async def within(what: Awaitable[object], timeout_s: float = 10.0) -> object:
+async def within(what: Awaitable[T], timeout_s: float = 5.0) -> T:
+    """The answer, or TimeoutError: a host that keeps silent must not hang a test."""
     async with asyncio.timeout(timeout_s):
         return await what

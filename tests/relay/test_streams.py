@@ -20,7 +20,7 @@ from paddock.contracts import streams
 from paddock.contracts.hosts import TaskDone
 from paddock.contracts.streams import Chunk, HostWord
 from paddock.host.objects import ObjectStore
-from tests.relay.rig import ENVIRONMENT, HOST, SANDBOX, Rig, eventually
+from tests.relay.rig import ENVIRONMENT, HOST, SANDBOX, Rig, eventually, within
 
 
 async def collect(rig: Rig, cursor: int = 0) -> tuple[bytes, TaskDone]:
@@ -80,7 +80,7 @@ async def test_a_proof_made_for_another_host_or_nonce_opens_nothing(rig: Rig) ->
             word = HostWord.model_validate_json(await socket.recv())
             nonce = base64.b64decode(word.nonce) + change
             await socket.send(rig.key.prove(SANDBOX, host, nonce).model_dump_json())
-            answer = HostWord.model_validate_json(await socket.recv())
+            answer = HostWord.model_validate_json(await within(socket.recv()))
             assert answer.error is not None
             assert answer.error.kind == "not-allowed"
 
@@ -97,7 +97,7 @@ async def test_an_operation_before_the_proof_is_refused(rig: Rig) -> None:
     async with connect(f"{rig.address}/stream/{ENVIRONMENT}/{HOST}", proxy=None) as socket:
         await socket.recv()
         await socket.send(streams.Follow(task=1).model_dump_json())
-        answer = HostWord.model_validate_json(await socket.recv())
+        answer = HostWord.model_validate_json(await within(socket.recv()))
         assert answer.error is not None
         assert rig.link.following == 0
 

@@ -75,9 +75,13 @@ async def test_a_policy_that_went_stale_gives_nothing_any_more(embedded: Keeper)
     client = SecretsClient(embedded.adopt())
     await client.open(policy(lives_s=0.5))
     deadline = datetime.now(UTC) + timedelta(seconds=5)
-    with pytest.raises(SecretUnavailable, match="stale"):
+
+    async def use_on() -> None:
         while datetime.now(UTC) < deadline:
             await client.fetch("vcs-token", **USE)
+
+    with pytest.raises(SecretUnavailable, match="stale"):
+        await use_on()
 
 
 async def test_a_secret_that_is_missing_in_the_store_is_said_by_name(embedded: Keeper) -> None:

@@ -53,7 +53,7 @@ class Upstream:
         self.hold = asyncio.Event()
         self.hold.set()
         self._server: asyncio.Server | None = None
-        self._writers: set[asyncio.StreamWriter] = set()
+        self.writers: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> "Upstream":
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
@@ -65,7 +65,7 @@ class Upstream:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for writer in list(self._writers):
+        for writer in list(self.writers):
             writer.transport.abort()
 
     @property
@@ -74,7 +74,7 @@ class Upstream:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self._writers.add(writer)
+        self.writers.add(writer)
         try:
             while True:
                 received = await self._read(reader)
@@ -91,7 +91,7 @@ class Upstream:
         except (OSError, asyncio.IncompleteReadError, ValueError):
             pass
         finally:
-            self._writers.discard(writer)
+            self.writers.discard(writer)
             writer.close()
 
     async def _read(self, reader: asyncio.StreamReader) -> Received:

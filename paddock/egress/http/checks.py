@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
@@ -49,6 +50,7 @@ def fields_are_plain(fields: Sequence[Header]) -> bool:
     )
 
 
+@lru_cache(maxsize=256)
 def split_host(value: bytes) -> tuple[str, int | None]:
     """Name (lower case, no trailing dot) and port of a Host value; Refused for anything but an ASCII host name."""
     found = _HOST.fullmatch(value.lower())

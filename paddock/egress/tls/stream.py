@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 
 HANDSHAKE_S: Final = 10.0
 _RECORD: Final = 1 << 14
+_CUT: Final = "the TLS stream ended without close_notify"
 
 
 class TlsServerStream(asyncio.Transport, asyncio.Protocol):
@@ -43,6 +44,7 @@ class TlsServerStream(asyncio.Transport, asyncio.Protocol):
         self._corked: list[bytes | bytearray | memoryview] | None = None
         self._read_paused = self._write_paused = False
         self._closing = self._peer_done = self._cut = False
+        self._error: ConnectionAbortedError | None = None
 
     # --- the outer transport's protocol
 
@@ -82,8 +84,8 @@ class TlsServerStream(asyncio.Transport, asyncio.Protocol):
         self._closing = True
         self._outer = None
         if was_up:
-            cut = None if clean else ConnectionAbortedError("the TLS stream ended without close_notify")
-            self._inner.connection_lost(exc or cut)
+            cut = None if clean else ConnectionAbortedError(_CUT)
+            self._inner.connection_lost(self._error or exc or cut)
         elif self._on_failed is not None:
             failed, self._on_failed = self._on_failed, None
             failed("the guest closed during the handshake")
@@ -131,6 +133,7 @@ class TlsServerStream(asyncio.Transport, asyncio.Protocol):
             while not self._read_paused and not self._closing and not self._peer_done:
                 chunk = tls.read(_RECORD)
                 if not chunk:
+                    self._peer_closed()
                     break
                 self._inner.data_received(chunk)
                 # Asking again with nothing there would cost an exception each time.
@@ -138,13 +141,17 @@ class TlsServerStream(asyncio.Transport, asyncio.Protocol):
                     break
         except ssl.SSLWantReadError:
             pass
-        except ssl.SSLZeroReturnError:
-            self._peer_closed()
-        except ssl.SSLError:
+        except ssl.SSLError as error:
             self._uncork()
-            self.abort()
+            self._broken(error)
         finally:
             self._uncork()
+
+    def _broken(self, error: ssl.SSLError) -> None:
+        cut = isinstance(error, ssl.SSLEOFError)
+        self._error = ConnectionAbortedError(_CUT if cut else f"TLS: {error.reason or 'broken'}")
+        self._flush()
+        self.abort()
 
     def _peer_closed(self) -> None:
         self._peer_done = True
@@ -165,8 +172,8 @@ class TlsServerStream(asyncio.Transport, asyncio.Protocol):
                 view = memoryview(data)
                 while done < len(view):
                     done += self._tls.write(view[done : done + _RECORD])
-        except ssl.SSLError:
-            self.abort()
+        except ssl.SSLError as error:
+            self._broken(error)
             return
         self._flush()
 

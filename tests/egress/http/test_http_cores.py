@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paddock.egress.http.answer import ResponseEvent, ResponseParser
+from paddock.egress.http.checks import split_target
 from paddock.egress.http.message import END, Framing, Refused, Request, Response, UpstreamBroken
 from paddock.egress.http.parse import RequestEvent, RequestParser
 from paddock.egress.http.wire import chunk, request_head, response_head
@@ -149,6 +150,58 @@ def test_an_answer_with_two_readings_is_broken(data: bytes) -> None:
 def test_an_answer_that_ends_in_its_middle_is_broken(data: bytes) -> None:
     with pytest.raises(UpstreamBroken):
         answer(data, eof=True)
+
+
+def test_41_bytes_that_come_after_the_end_are_broken() -> None:
+    parser = ResponseParser(head=False)
+    parser.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    with pytest.raises(UpstreamBroken):
+        parser.feed(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *(
+            b"/../x",
+            b"/a/..",
+            b"/a/.",
+            b"/./a",
+            b"//a",
+            b"/a//b",
+            b"/%2e/a",
+            b"/%2E%2e/a",
+            b"/a%5cb",
+            b"/a%3bb",
+            b"/a;b",
+        ),
+        *(
+            b"/a%00",
+            b"/a%0d%0a",
+            b"/a%7f",
+            b"/a%252e",
+            b"/a%u002e",
+            b"/a\\b",
+            b"/a#b",
+            b"/\xff",
+            b"/%c0%ae",
+            b"/a b",
+            b"/%",
+        ),
+        *(b"a", b"*", b"", b"http://a/b", b"?a", b"/a?b#c", b"/a?b c", b"/a?\xff", b"/a?_method=PUT", b"/?x;_METHOD"),
+    ],
+)
+def test_43_a_target_with_two_readings_is_refused(target: bytes) -> None:
+    with pytest.raises(Refused):
+        split_target(target)
+
+
+@pytest.mark.parametrize(
+    "target", [b"/", b"/a-b_c~d.e/@x:y", b"/a%20b", b"/a/b/?x=1&y=%2F..", b"/a%2Fb", b"/x?", b"/.well-known"]
+)
+def test_an_ordinary_target_passes_as_it_is(target: bytes) -> None:
+    path, query = split_target(target)
+    assert (path.encode() if query is None else path.encode() + b"?" + query) == target
 
 
 def test_the_answer_to_head_has_no_body_whatever_it_says() -> None:

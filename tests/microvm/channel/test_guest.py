@@ -171,8 +171,8 @@ async def test_names_and_connections_of_the_guest_come_to_the_handler_and_nowher
         assert status.value != 0
         assert [(one.address, one.port) for one in fence.taken[1:]] == [("203.0.113.1", 81)]
         # UDP is refused at once, so that clients fall back instead of hanging.
-        udp = "import socket; s=socket.socket(2,2); s.settimeout(30); s.connect(('203.0.113.1',9)); s.send(b'x'); s.recv(1)"
-        status, _, err = await box.run("python3", "-c", udp)
+        udp = "import socket; s=socket.socket(2,2); s.settimeout(30); s.connect(('203.0.113.1',9))"
+        status, _, err = await box.run("python3", "-c", f"{udp}; s.send(b'x'); s.recv(1)")
         assert b"PermissionError" in err or b"ConnectionRefusedError" in err
 
 
