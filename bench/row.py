@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`p50` and `p99` in `unit` over `n` samples, with the goal and a peer measured in the same run (None: there is none)."""
+    """`p50` and `p99` in `unit` over `n` samples, with the goal and a peer of the same run, if any."""
 
     name: str
     unit: str

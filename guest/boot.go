@@ -88,7 +88,9 @@ func switchRoot() error {
 		return err
 	}
 	size := diskMiB(string(cmdline), info.Totalram*uint64(info.Unit)>>20)
-	layer := fmt.Sprintf("size=%dm,mode=755", size)
+	// As many files as memory has pages: half of that, the default, is little for a tree of small files.
+	pages := info.Totalram * uint64(info.Unit) / 4096
+	layer := fmt.Sprintf("size=%dm,nr_inodes=%d,mode=755", size, pages)
 	err = mountAll([]mount{
 		{rootDevice, "/ro", "erofs", unix.MS_RDONLY | unix.MS_NODEV, ""},
 		{"layer", "/rw", "tmpfs", unix.MS_NODEV, layer},
@@ -146,7 +148,29 @@ func settle() error {
 	if err := unix.Sethostname([]byte("paddock")); err != nil {
 		return err
 	}
+	if err := setSysctls(); err != nil {
+		return err
+	}
 	_ = os.WriteFile("/etc/resolv.conf", []byte("nameserver 127.0.0.1\noptions timeout:2 attempts:1\n"), 0o644)
+	return nil
+}
+
+// sysctls: every connection is tracked, so that what is over must not fill a small guest's table, nor use up its ports.
+var sysctls = [][2]string{
+	{"net/netfilter/nf_conntrack_max", "32768"},
+	{"net/netfilter/nf_conntrack_tcp_timeout_time_wait", "2"},
+	{"net/netfilter/nf_conntrack_tcp_timeout_close", "2"},
+	{"net/netfilter/nf_conntrack_udp_timeout", "10"},
+	{"net/netfilter/nf_conntrack_udp_timeout_stream", "30"},
+	{"net/ipv4/tcp_tw_reuse", "1"},
+}
+
+func setSysctls() error {
+	for _, s := range sysctls {
+		if err := os.WriteFile("/proc/sys/"+s[0], []byte(s[1]), 0); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

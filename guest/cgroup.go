@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,10 +18,7 @@ const (
 )
 
 // cgroup holds one program and all it starts. Empty ones are used again: making one costs more than a small program.
-type cgroup struct {
-	path string
-	fd   int
-}
+type cgroup struct{ dir, events, killer int }
 
 var groups struct {
 	sync.Mutex
@@ -62,13 +60,22 @@ func newCgroup() (*cgroup, error) {
 		}
 	}
 	groups.made++
-	g := &cgroup{path: workGroup + "/" + strconv.Itoa(groups.made)}
-	if err := os.Mkdir(g.path, 0o755); err != nil {
+	path := workGroup + "/" + strconv.Itoa(groups.made)
+	if err := os.Mkdir(path, 0o755); err != nil {
 		return nil, err
 	}
-	var err error
-	g.fd, err = unix.Open(g.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	return g, err
+	g := &cgroup{}
+	for _, f := range []struct {
+		fd    *int
+		name  string
+		flags int
+	}{{&g.dir, "", unix.O_DIRECTORY}, {&g.events, "/cgroup.events", unix.O_RDONLY}, {&g.killer, "/cgroup.kill", unix.O_WRONLY}} {
+		var err error
+		if *f.fd, err = unix.Open(path+f.name, f.flags|unix.O_CLOEXEC, 0); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
 }
 
 func (g *cgroup) release() {
@@ -78,23 +85,22 @@ func (g *cgroup) release() {
 }
 
 // kill ends every process of the group, also those being forked.
-func (g *cgroup) kill() {
-	if fd, err := unix.Openat(g.fd, "cgroup.kill", unix.O_WRONLY|unix.O_CLOEXEC, 0); err == nil {
-		_, _ = unix.Write(fd, []byte("1"))
-		unix.Close(fd)
-	}
-}
+func (g *cgroup) kill() { _, _ = unix.Pwrite(g.killer, []byte("1"), 0) }
 
 func (g *cgroup) empty() bool {
-	b, err := os.ReadFile(g.path + "/cgroup.events")
-	return err == nil && bytes.Contains(b, []byte("populated 0"))
+	var b [128]byte
+	n, err := unix.Pread(g.events, b[:], 0)
+	return err == nil && bytes.Contains(b[:n], []byte("populated 0"))
 }
 
-// oomKills is how often the kernel killed a program for memory so far.
-func oomKills() uint64 {
+// oomSeen is how often the kernel had killed a program for memory when it was last looked at.
+var oomSeen atomic.Uint64
+
+// oomKilled says whether it did so again since.
+func oomKilled() bool {
 	b, _ := os.ReadFile(workGroup + "/memory.events")
 	_, after, _ := bytes.Cut(b, []byte("oom_kill "))
 	line, _, _ := bytes.Cut(after, []byte("\n"))
 	n, _ := strconv.ParseUint(string(line), 10, 64)
-	return n
+	return oomSeen.Swap(n) < n
 }

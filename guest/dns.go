@@ -11,11 +11,12 @@ const (
 	dnsPatience = 10 * time.Second
 	dnsIdle     = 10 * time.Second
 	maxQueries  = 256 // at once; more are dropped, and asked again by the resolver
+	maxStreams  = 64  // DNS over TCP
 )
 
 // serveDNS answers where programs ask 127.0.0.1, and where queries to other addresses are redirected to.
 func (m *mux) serveDNS() error {
-	slots := make(chan struct{}, maxQueries)
+	queries, streams := make(chan struct{}, maxQueries), make(chan struct{}, maxStreams)
 	for _, port := range []int{53, dnsPort} {
 		udp, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 		if err != nil {
@@ -25,8 +26,8 @@ func (m *mux) serveDNS() error {
 		if err != nil {
 			return err
 		}
-		go m.serveUDP(udp, slots)
-		go m.serveStreams(tcp, slots)
+		go m.serveUDP(udp, queries)
+		go m.serveStreams(tcp, streams)
 	}
 	return nil
 }

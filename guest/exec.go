@@ -51,11 +51,10 @@ func readExec(r *fields) execRequest {
 
 // program is one run of one program: its first process and the cgroup that holds all it started.
 type program struct {
-	mu      sync.Mutex
-	pid     int
-	group   *cgroup
-	ended   bool
-	oomBase uint64
+	mu    sync.Mutex
+	pid   int
+	group *cgroup
+	ended bool
 }
 
 // signal reaches the process group; 9 ends everything in the cgroup.
@@ -169,7 +168,7 @@ func (m *mux) start(s *stream, p *program, path string, q execRequest, env []str
 	if e != nil {
 		return e
 	}
-	p.group, p.oomBase = group, oomKills()
+	p.group = group
 	var io pipes
 	stdin := q.flags&1 != 0
 	if e := io.open(stdin); e != nil {
@@ -179,7 +178,7 @@ func (m *mux) start(s *stream, p *program, path string, q execRequest, env []str
 	attr := &syscall.ProcAttr{
 		Dir: q.cwd, Env: env,
 		Files: []uintptr{uintptr(io.fds[0][0]), uintptr(io.fds[1][1]), uintptr(io.fds[2][1])},
-		Sys: &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: group.fd,
+		Sys: &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: group.dir,
 			Credential: &syscall.Credential{Uid: q.uid, Gid: q.gid}},
 	}
 	ended := make(chan unix.WaitStatus, 1)
@@ -233,18 +232,18 @@ func (m *mux) start(s *stream, p *program, path string, q execRequest, env []str
 			_ = f.SetReadDeadline(time.Now().Add(2 * time.Second))
 		}
 		outs.Wait()
-		how, value, message := verdict(w, p.oomBase)
+		how, value, message := verdict(w)
 		s.finishWith(how, value, message)
 		group.release()
 	}()
 	return nil
 }
 
-func verdict(w unix.WaitStatus, oomBase uint64) (how byte, value uint32, message string) {
+func verdict(w unix.WaitStatus) (how byte, value uint32, message string) {
 	if !w.Signaled() {
 		return howExited, uint32(w.ExitStatus()), ""
 	}
-	if w.Signal() == unix.SIGKILL && oomKills() > oomBase {
+	if w.Signal() == unix.SIGKILL && oomKilled() {
 		message = "out of memory"
 	}
 	return howKilled, uint32(w.Signal()), message

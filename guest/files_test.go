@@ -68,15 +68,17 @@ func TestATarThatWouldLeaveItsRootFailsByName(t *testing.T) {
 		{name: "d/evil", kind: tar.TypeSymlink, link: "../x/../../../y"},
 		{name: "evil", kind: tar.TypeLink, link: "d/x"},
 		{name: "evil", kind: tar.TypeChar}, {name: "evil", kind: tar.TypeBlock}, {name: "evil", kind: tar.TypeFifo},
-		{name: "out/evil"}, {name: "out/deep/evil"},
+		{name: "out/evil"}, {name: "out/deep/evil"}, {name: "inner/evil"},
 	} {
 		box := t.TempDir()
 		root := box + "/root"
 		if err := os.MkdirAll(root+"/d", 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Symlink(box, root+"/out"); err != nil {
-			t.Fatal(err)
+		for name, target := range map[string]string{"out": box, "inner": "d"} {
+			if err := os.Symlink(target, root+"/"+name); err != nil {
+				t.Fatal(err)
+			}
 		}
 		err := unpackTo(t, root, tarOf(t, entry{name: "good", content: "1"}, e))
 		if err == nil || !strings.HasPrefix(err.Error(), e.name+": ") {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -89,9 +88,7 @@ func (l *link) serve(begun func(uint32), handle func(frame)) {
 			if errors.Is(err, os.ErrClosed) {
 				return
 			}
-			if err == nil || errors.Is(err, io.EOF) { // the host has not opened its end, or closed it
-				time.Sleep(2 * time.Millisecond)
-			}
+			time.Sleep(2 * time.Millisecond) // the host has not opened its end, or closed it
 			continue
 		}
 		l.d.filled(n)

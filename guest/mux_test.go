@@ -176,6 +176,36 @@ func TestFilesGoInAndComeOutUnderCredit(t *testing.T) {
 	}
 }
 
+func TestWithoutCreditNoMoreThanAWindowIsSent(t *testing.T) {
+	h, m := newHost(t)
+	h.greet()
+	s := newStream(m, 1, session)
+	out := s.newSender(1)
+	m.mu.Lock()
+	m.streams[1] = s
+	m.mu.Unlock()
+	done := make(chan error, 1)
+	go func() { _, err := out.Write(make([]byte, 2*window)); done <- err }()
+	got, echoes := 0, 0
+	for echoes < 50 { // time enough for a guest that would go on
+		if got > window-maxPayload {
+			h.send(kPing, 0, 0, nil)
+		}
+		if f := h.next(); f.kind == kPing {
+			echoes++
+		} else {
+			got += len(f.data)
+		}
+	}
+	if got > window {
+		t.Fatalf("%d bytes without credit", got)
+	}
+	m.drop(s)
+	if err := <-done; err == nil {
+		t.Fatal("a stream that is gone took everything")
+	}
+}
+
 func TestAHostThatSendsBeyondItsCreditIsReset(t *testing.T) {
 	h, m := newHost(t)
 	h.greet()

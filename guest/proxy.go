@@ -10,7 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const connectPatience = 60 * time.Second // the host's own decision and dial are bounded below this
+const (
+	connectPatience = 60 * time.Second // the host's own decision and dial are bounded below this
+	maxCaptured     = 1024             // at once, those that still wait for their turn included; more are reset
+)
 
 var errRefused = errors.New("connection refused")
 
@@ -41,6 +44,7 @@ func (m *mux) serveTCP() error {
 	if err != nil {
 		return err
 	}
+	places := make(chan struct{}, maxCaptured)
 	go func() {
 		for {
 			c, err := l.AcceptTCP()
@@ -48,7 +52,12 @@ func (m *mux) serveTCP() error {
 				time.Sleep(10 * time.Millisecond) // out of descriptors
 				continue
 			}
-			go m.captured(c)
+			select {
+			case places <- struct{}{}:
+				go func() { m.captured(c); <-places }()
+			default:
+				abort(c)
+			}
 		}
 	}()
 	return nil

@@ -6,9 +6,9 @@ import signal
 import sys
 from datetime import timedelta
 
-from activities.environment import EnvironmentActivities
 from temporalio.worker import Worker
 
+from activities.environment import EnvironmentActivities
 from paddock.contracts.names import ground_queue
 from paddock.host.fork import die_with_parent
 from paddock.temporal.connect import connect

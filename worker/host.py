@@ -22,6 +22,7 @@ from activities.sandbox import SandboxActivities
 from activities.tasks import TaskActivities
 from paddock.contracts import names
 from paddock.contracts.hosts import HostSpec, SandboxRef
+from paddock.embedded import assets
 from paddock.host.config import HostConfig, load
 from paddock.host.gate import Gate, PlacementSlots
 from paddock.host.link import KeeperLink, SupervisorLink
@@ -74,10 +75,16 @@ async def _join(client: Client, config: HostConfig) -> None:
     )
 
 
+def _images(config: HostConfig) -> frozenset[str]:
+    """Names and digests of the images that this host can start."""
+    found = assets.load(Path(config.cache)).images.values()
+    return frozenset(name for image in found for name in (image.name, image.digest))
+
+
 def _workers(
     client: Client, config: HostConfig, gate: Gate, keeper: KeeperLink, link: SupervisorLink, objects: ObjectStore
 ) -> list[Worker]:
-    place = PlaceActivities(config, gate)
+    place = PlaceActivities(config, gate, _images(config))
     sandbox = SandboxActivities(keeper, link, gate)
     tasks = TaskActivities(link, objects)
     revoke, audit, host = CredentialActivities(keeper), AuditActivities(config, keeper), HostActivities()

@@ -23,11 +23,15 @@ class Saved(Wire):
     segments: tuple[int, ...]
     size_bytes: int
     last_kind: str
+    start: int
 
 
 @dataclass(slots=True)
 class Chain:
-    """`seq` and `head` are durable; `next_seq` and `next_prev` run ahead of them while a group waits for its commit."""
+    """`seq` and `head` are durable; `next_seq` and `next_prev` run ahead of them while a group waits for its commit.
+
+    `start`: no line of the chain is before this byte of the first of its `segments`.
+    """
 
     sandbox: str
     owner: Owner = field(default_factory=Owner)
@@ -35,6 +39,7 @@ class Chain:
     head: str = GENESIS
     last_kind: str = ""
     size_bytes: int = 0
+    start: int = 0
     segments: set[int] = field(default_factory=set)
     frontier: Frontier = field(default_factory=Frontier)
     recent: dict[bytes, int] = field(default_factory=dict)
@@ -62,8 +67,10 @@ class Chain:
         self.staged.clear()
         self.staged_bytes = 0
 
-    def commit(self, key: bytes, leaf: bytes, line_bytes: int, kind: str, segment: int) -> None:
-        """One staged line is durable."""
+    def commit(self, key: bytes, leaf: bytes, line_bytes: int, kind: str, segment: int, start: int) -> None:
+        """One staged line is durable, in `segment` at or behind byte `start`."""
+        if not self.segments:
+            self.start = start
         self.seq += 1
         self.head = leaf.hex()
         self.last_kind = kind
@@ -72,13 +79,15 @@ class Chain:
         self.frontier.append(leaf)
         self.staged.pop(key, None)
         self.staged_bytes -= line_bytes + 1
-        self._remember(key)
+        self._remember(key, self.seq)
 
-    def follow(self, line: bytes, event: Line, segment: int) -> None:
+    def follow(self, line: bytes, event: Line, segment: int, start: int) -> None:
         """Take in a line found on disk; raises BrokenChain when it does not follow."""
         if event.seq != self.seq + 1 or event.prev != self.head:
             raise BrokenChain(f"line {event.seq} of {self.sandbox} does not follow line {self.seq}")
         leaf = leaf_hash(line)
+        if not self.segments:
+            self.start = start
         self.seq += 1
         self.head = leaf.hex()
         self.last_kind = event.kind
@@ -86,11 +95,14 @@ class Chain:
         self.segments.add(segment)
         self.frontier.append(leaf)
         self.owner = Owner(project=event.project, owner=event.on_behalf_of, run=event.run)
-        self._remember(identity(event))
         self.unstage()
 
-    def _remember(self, key: bytes) -> None:
-        self.recent[key] = self.seq
+    def remember(self, event: Line) -> None:
+        """Know repetitions of a stored event from now on."""
+        self._remember(identity(event), event.seq)
+
+    def _remember(self, key: bytes, seq: int) -> None:
+        self.recent[key] = seq
         if len(self.recent) > REMEMBERED:
             del self.recent[next(iter(self.recent))]
 
@@ -103,6 +115,7 @@ class Chain:
             segments=tuple(sorted(self.segments)),
             size_bytes=self.size_bytes,
             last_kind=self.last_kind,
+            start=self.start,
         )
 
 
@@ -115,6 +128,7 @@ def restore(sandbox: str, saved: Saved) -> Chain:
         saved.head,
         saved.last_kind,
         saved.size_bytes,
+        saved.start,
         set(saved.segments),
         Frontier(saved.seq, (bytes.fromhex(root) for root in saved.roots)),
     )

@@ -184,7 +184,7 @@ class Ledger:
             said = Said(kind=_SEALED, detail={"events": chain.seq + 1})
             self._stage(chain, said, identity(said), reserved=True)
             self._spool.commit()
-        lines = chain_lines(self._directory, sandbox, chain.segments)
+        lines = chain_lines(self._directory, sandbox, chain.segments, chain.start)
         path = write_sealed(self._directory, sandbox, lines, self._note(chain))
         self._due.pop(sandbox, None)
         self._spool.forget(sandbox)

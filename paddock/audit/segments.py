@@ -40,11 +40,11 @@ def complete_lines(path: Path, start: int = 0) -> Iterator[tuple[int, bytes]]:
             offset += len(line)
 
 
-def chain_lines(directory: Path, sandbox: str, numbers: Iterable[int] | None = None) -> Iterator[bytes]:
-    """The lines of one chain, in order, from the segments `numbers` (default: all)."""
+def chain_lines(directory: Path, sandbox: str, numbers: Iterable[int] | None = None, start: int = 0) -> Iterator[bytes]:
+    """The lines of one chain, in order, from the segments `numbers` (default: all), the first from byte `start`."""
     needle = f'"sandbox":"{sandbox}"'.encode()
-    for number in segments(directory) if numbers is None else sorted(numbers):
-        for _, line in complete_lines(segment_path(directory, number)):
+    for index, number in enumerate(segments(directory) if numbers is None else sorted(numbers)):
+        for _, line in complete_lines(segment_path(directory, number), 0 if index else start):
             # A detail may hold the same text; the parsed field decides.
             if needle in line and Line.model_validate_json(line).sandbox == sandbox:
                 yield line

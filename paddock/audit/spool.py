@@ -106,8 +106,9 @@ class Spool:
                 staged.chain.unstage()
             raise
         else:
+            start = self.sizes[self._number] - self._staged_bytes
             for staged in self._staged:
-                staged.chain.commit(staged.key, staged.leaf, len(staged.line), staged.kind, self._number)
+                staged.chain.commit(staged.key, staged.leaf, len(staged.line), staged.kind, self._number, start)
         finally:
             self._staged.clear()
             self._staged_bytes = 0

@@ -13,10 +13,17 @@ from paddock.cli import codes
 if TYPE_CHECKING:
     from paddock.client.run import Run
     from paddock.contracts.hosts import TaskDone
+    from paddock.contracts.streams import Chunk
 
 
-async def forward(run: "Run", first: Callable[[], None] = lambda: None) -> "TaskDone":
-    """Bytes as they come, stdout to stdout and stderr to stderr; `first` is called before the first of them.
+def _unseen(_: "Chunk") -> None:
+    return None
+
+
+async def forward(
+    run: "Run", first: Callable[[], None] = lambda: None, saw: "Callable[[Chunk], None]" = _unseen
+) -> "TaskDone":
+    """Bytes as they come, stdout to stdout and stderr to stderr; `first` is called before the first, `saw` after each.
 
     Raises BrokenPipeError when nobody reads any more.
     """
@@ -26,9 +33,14 @@ async def forward(run: "Run", first: Callable[[], None] = lambda: None) -> "Task
             if not begun:
                 begun = True
                 first()
-            out = sys.stderr.buffer if chunk.chan == 2 else sys.stdout.buffer
-            await asyncio.to_thread(_write, out, chunk.data)  # a slow reader must not stop this program's loop
+            await write(chunk)
+            saw(chunk)
     return await run.wait()
+
+
+async def write(chunk: "Chunk") -> None:
+    """One chunk where it belongs; in a thread, since a slow reader must not stop this program's loop."""
+    await asyncio.to_thread(_write, sys.stderr.buffer if chunk.chan == 2 else sys.stdout.buffer, chunk.data)
 
 
 def _write(out: BinaryIO, data: bytes) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -17,11 +17,15 @@ if TYPE_CHECKING:
     from paddock.contracts.report import Receipt, SandboxReport
 
 
+_LOG_WIDTH: Final = 160
+
+
 def console(stderr: bool = True) -> "Console":
     """A console that colours on a terminal only."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    watched = (sys.stderr if stderr else sys.stdout).isatty()
+    return Console(stderr=stderr, highlight=False, width=None if watched else _LOG_WIDTH)
 
 
 def error(info: ErrorInfo, as_json: bool = False) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from paddock.client.sandbox import Sandbox
     from paddock.contracts.hosts import TaskDone
     from paddock.contracts.report import SandboxReport
+    from paddock.contracts.streams import Chunk
 
 _DURATION = re.compile(r"(\d{1,9})(s|m|h|d|)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -119,6 +120,12 @@ class _Show:
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self._spinner: Any = None
+        self.mid_line = False
+
+    def saw(self, chunk: "Chunk") -> None:
+        """Remember whether the task's output stands in the middle of a line."""
+        if chunk.chan == 1 and chunk.data:
+            self.mid_line = not chunk.data.endswith(b"\n")
 
     def step(self, words: str) -> None:
         if self.quiet or not sys.stderr.isatty():
@@ -168,7 +175,7 @@ async def _run(
     if not show.quiet:
         render.receipts(report)
     if as_json:
-        print(report.model_dump_json(), flush=True)
+        print(("\n" if show.mid_line else "") + report.model_dump_json(), flush=True)
     return codes.INTERRUPTED if interrupts.seen else codes.of_report(report)
 
 
@@ -208,7 +215,7 @@ async def _follow(box: "Sandbox", show: _Show) -> "TaskDone | None":
     from paddock.client.errors import Unreachable
 
     try:
-        return await forward(box.task(1), show.still)
+        return await forward(box.task(1), show.still, show.saw)
     except Unreachable as wrong:
         if not box.end().done():
             show.say(f"{wrong.info.message}; the sandbox goes on, its output is lost to this terminal")

@@ -5,18 +5,22 @@ import json
 import sys
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from paddock.cli import codes, reach, render
-from paddock.cli.forward import Interrupts, forward
+from paddock.cli.forward import Interrupts, forward, write
 from paddock.cli.run import place, seconds, variable
 from paddock.contracts.errors import ErrorKind, PaddockError
 
+if TYPE_CHECKING:
+    from paddock.client.run import Run
+
 app = typer.Typer(help="Sandboxes that run: see, enter and end them.", no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(help="A sandbox's name, or its workflow id.")]
-_QUIET_S = 0.5
+_QUIET_S = 0.3
+_LITTLE = 64 << 10
 
 
 @app.command("ls")
@@ -112,7 +116,10 @@ def exec_(
     address: reach.AddressOption = None,
     profile: reach.ProfileOption = None,
 ) -> None:
-    """Run one more program in a sandbox; exit codes as for `paddock run`. Ctrl-C leaves, and the task goes on."""
+    """Run one more program in a sandbox; options come before NAME, exit codes are those of `paddock run`.
+
+    Ctrl-C leaves, and the task goes on.
+    """
     fields: dict[str, Any] = {
         "env": dict(variable(text) for text in env or ()),
         "timeout_s": seconds(timeout),
@@ -174,8 +181,10 @@ def logs(
     render.finish(work())
 
 
-async def _so_far(run: Any) -> None:
-    """What is there: until the task's end, or half a second without more."""
+async def _so_far(run: "Run") -> None:
+    """What is there: until the task's end, a moment's silence, or a second in which only little came."""
+    clock = asyncio.get_running_loop().time
+    since, taken = clock(), 0
     async with aclosing(run.chunks()) as chunks:
         while True:
             try:
@@ -183,9 +192,12 @@ async def _so_far(run: Any) -> None:
                     chunk = await anext(chunks)
             except (TimeoutError, StopAsyncIteration):
                 return
-            out = sys.stderr.buffer if chunk.chan == 2 else sys.stdout.buffer
-            out.write(chunk.data)
-            out.flush()
+            await write(chunk)
+            taken += len(chunk.data)
+            if clock() - since > 1:
+                if taken < _LITTLE:
+                    return
+                since, taken = clock(), 0
 
 
 def _say(words: str) -> None:

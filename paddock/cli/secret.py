@@ -80,7 +80,7 @@ def ls(state: StateOption = None, as_json: JsonOption = False) -> None:
 
 @app.command()
 def rm(name: _Name, state: StateOption = None, as_json: JsonOption = False) -> None:
-    """Remove a secret; requests that need it are denied from then on, once a running lease of at most a minute ends."""
+    """Remove a secret; requests that need it are denied from then on, once a lease of ten seconds ends."""
     try:
         removed = _store(state, name).remove(check_name(name))
     except PaddockError as error:

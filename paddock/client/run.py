@@ -5,7 +5,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-from paddock.client.errors import Unreachable, from_info
+from paddock.client.errors import ClientError, from_info
+from paddock.contracts.errors import ErrorKind
 from paddock.contracts.hosts import TaskDone
 from paddock.contracts.report import TaskResult
 from paddock.contracts.streams import Chunk
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 STDOUT: Final = 1
 STDERR: Final = 2
 _LONGEST_LINE: Final = 1 << 20
+_SPEAKS_FOR_THE_SANDBOX: Final = frozenset(
+    {ErrorKind.UNREACHABLE, ErrorKind.SANDBOX_LOST, ErrorKind.HOST_LOST, ErrorKind.NOT_FOUND}
+)
 
 
 class _Lines:
@@ -56,10 +60,10 @@ class Run:
                         return
                     self._cursor = part.cursor
                     yield part
-        except Unreachable:
-            if not self._sandbox.end().done():
+        except ClientError as wrong:
+            if wrong.kind not in _SPEAKS_FOR_THE_SANDBOX or not await self._sandbox.ends(wrong.kind):
                 raise
-            report = await self._sandbox.result()  # raises what the sandbox itself says, when it is worth saying
+            report = await self._sandbox.result()  # raises what the sandbox itself says, with its receipts
             if report.task is None or self.number != 1:
                 raise
             self.done = TaskDone(result=report.task, error=report.error)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from paddock.client.stream import Progress
 
 T = TypeVar("T")
+_LAST_RECEIPTS_S: Final = 60.0
 _SILENT: Final = lambda done, of: None  # noqa: E731
 
 
@@ -49,6 +50,11 @@ class Sandbox:
             self._end = asyncio.create_task(self._wait())
             self._end.add_done_callback(lambda task: task.cancelled() or task.exception())  # fetched later or never
         return self._end
+
+    async def ends(self, said: ErrorKind) -> bool:
+        """Whether it has ended, or does so soon now that a stream said it is lost: receipts take their time."""
+        await asyncio.wait({self.end()}, timeout=0 if said is ErrorKind.UNREACHABLE else _LAST_RECEIPTS_S)
+        return self.end().done()
 
     async def _wait(self) -> SandboxReport:
         try:

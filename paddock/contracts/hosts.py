@@ -46,6 +46,7 @@ class Reservation(Wire):
 
     ref: SandboxRef
     shape: Shape
+    image: str = "base"
     caller_keys: tuple[str, ...] = ()
 
 

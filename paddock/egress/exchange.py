@@ -108,7 +108,8 @@ class Exchange:
             relay.guest_broken(Refused(403, Why.NARROWED, "the policy no longer allows this request"))
 
     def _identify(self) -> None:
-        if self.flow.host == self._request.host and self._request.port is None:
+        port = self._request.port or (443 if self.flow.tls else 80)
+        if self.flow.host == self._request.host and self.flow.port == port:
             return  # the same as the request before on this connection
         try:
             self.flow = self.flow.with_host(self._request.host, self._request.port)

@@ -45,12 +45,14 @@ class Side(asyncio.Protocol):
         self._splice.lost(exc)
 
     def pause_writing(self) -> None:
-        if self.other is not None and self.other.transport is not None and not self.other.closed:
-            self.other.transport.pause_reading()
+        transport = self.other.transport if self.other is not None else None
+        if transport is not None and not transport.is_closing():
+            transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if self.other is not None and self.other.transport is not None and not self.other.closed:
-            self.other.transport.resume_reading()
+        transport = self.other.transport if self.other is not None else None
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()
 
     def join(self, other: "Side") -> None:
         """From now on `other` writes what is read here."""

@@ -37,7 +37,7 @@ def build_base(cache: Path, progress: Progress = quiet) -> ImageAsset:
     Works as root, and as a user who has sub-ids (mmdebstrap's unshare mode). About a minute.
     """
     suite, sources = _sources()
-    inputs = key(_RECIPE, suite, *sources, *PACKAGES, *_DPKG, _CLEAN, _pack("mkfs.erofs"))
+    inputs = key(_RECIPE, suite, *sources, *PACKAGES, *_DPKG, CLEAN, _pack("mkfs.erofs"))
     path = cache / "images" / f"base-{suite}-{inputs}.erofs"
 
     def make(partial: Path) -> None:
@@ -58,7 +58,7 @@ def _debootstrap(suite: str, sources: list[str], out: Path) -> None:
         argv += ["--skip=cleanup"]
         argv += [f"--mode={'root' if os.geteuid() == 0 else 'unshare'}", f"--include={','.join(PACKAGES)}"]
         argv += [f"--dpkgopt={option}" for option in _DPKG] + [f"--aptopt={option}" for option in _apt_options()]
-        argv += [f"--customize-hook={_CLEAN}", f"--customize-hook={_pack(mkfs)}"]
+        argv += [f"--customize-hook={CLEAN}", f"--customize-hook={_pack(mkfs)}"]
         argv += [f"--customize-hook=download /.image.erofs {shlex.quote(str(out))}"]
         argv += [suite, "/dev/null", *sources]
         fixed = {"TMPDIR": scratch, "SOURCE_DATE_EPOCH": str(_EPOCH), "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}
@@ -69,7 +69,8 @@ def _pack(mkfs: str) -> str:
     # A bind of the tree's own mount shows the directories below /proc, /sys and /dev instead of what is mounted there.
     return (
         'set -e; bare="$1/../bare-$$"; mkdir "$bare"; mount --bind "$1" "$bare"; '
-        f'{shlex.quote(mkfs)} -T{_EPOCH} -U{_UUID} --exclude-regex=^tmp/ --quiet "$1/../image-$$" "$bare" >&2; '
+        f"{shlex.quote(mkfs)} -T{_EPOCH} -U{_UUID} --exclude-regex='^(tmp|dev)/' --quiet "
+        '"$1/../image-$$" "$bare" >&2; '
         'umount "$bare"; rmdir "$bare"; mv "$1/../image-$$" "$1/.image.erofs"'
     )
 
@@ -85,12 +86,12 @@ _DPKG = (
 
 # Never touch "$1"/tmp: apt's configuration for this tree is there; without it apt works on the machine's own lists.
 # The stdlib's .pyc files name the time of their source, and every time is changed below: unchecked hashes stay valid.
-_CLEAN = r"""set -e
+CLEAN = r"""set -e
 chroot "$1" useradd --create-home --shell /bin/bash --uid 1000 --user-group agent
 mkdir -p "$1/work"; chown 1000:1000 "$1/work"
 chroot "$1" git config --system --add safe.directory '*'
 ln -sfn /etc/ssl/certs/ca-certificates.crt "$1/usr/lib/ssl/cert.pem"
-find "$1/usr/lib" -name __pycache__ -type d -prune -exec rm -rf {} +
+find "$1/usr" -name __pycache__ -type d -prune -exec rm -rf {} +
 chroot "$1" python3 -m compileall -q -f --invalidation-mode unchecked-hash \
   /usr/lib/python3 /usr/lib/python3.* >&2 || true
 printf '127.0.0.1 localhost\n::1 localhost\n' > "$1/etc/hosts"
@@ -103,16 +104,22 @@ rm -rf "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/* "$1"/var/cache/debconf/*-ol
 
 
 def _sources() -> tuple[str, list[str]]:
-    """The Debian release this machine runs and the one-line sources of it, from apt's own resolved configuration."""
     fields = "$(ORIGIN)|$(CODENAME)|$(SITE)|$(RELEASE)|$(COMPONENT)"
     listing = run([tool("apt-get", "apt"), "indextargets", "--format", fields, "Created-By: Packages"])
+    return parse_sources(listing, release=_release(), keyring=_keyring())
+
+
+def parse_sources(listing: str, *, release: str, keyring: str) -> tuple[str, list[str]]:
+    """The Debian release to build (this machine's, if its sources have it) and its one-line sources.
+
+    `listing` is apt's own resolved configuration: origin, code name, site, release and component in each row.
+    """
     rows = [row.split("|") for row in listing.splitlines() if row.count("|") == 4]
     suites = {codename for origin, codename, *_ in rows if origin == "Debian" and "-" not in codename}
-    suite = _release() if _release() in suites else next(iter(sorted(suites)), "")
-    keyring = _keyring()
+    suite = release if release in suites else min(suites, default="")
     ours = [row for row in rows if row[0] == "Debian" and row[1].split("-")[0] == suite and row[4] == "main"]
     wanted = {_Source(*row[2:]) for row in ours}
-    if not suite or not wanted:
+    if not wanted:
         message = "apt knows no Debian package source with downloaded lists"
         raise PaddockError(ErrorKind.SET_UP, message, remedy="apt-get update (Debian), or name an image with --image")
     return suite, sorted(source.line(keyring) for source in wanted)

@@ -50,8 +50,8 @@ class HostConfig(Strict):
     caps: Caps = Caps()
     secrets: SecretStore = SecretStore()
     policy_public_key: str
-    audit_max_bytes: int = Field(1 << 30, ge=1 << 16)
-    audit_segment_bytes: int = Field(64 << 20, ge=1 << 12)
+    audit_max_bytes: int = Field(1 << 30, ge=4 << 20)
+    audit_segment_bytes: int = Field(16 << 20, ge=1 << 16)
     uid_base: int = Field(62000, ge=1000, le=1 << 30)
     default_shape: Shape = Shape()
     kernel: str = ""

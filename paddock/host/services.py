@@ -128,13 +128,14 @@ class Services:
             # Store credentials are read here, after the fork: neither the keeper nor a supervisor ever holds them.
             store = config.secrets
             credentials = StoreCredentials(_read(store.key_file), _read(store.jwt_key_file))
+            file = _reachable(store.file) if store.file else None
             drop_privileges(users.broker, users.service_gid)
             die_with_parent(parent)
             settings = BrokerConfig(
                 state_dir=Path(),
                 host=config.host,
                 store=store.kind,
-                file=Path(os.path.relpath(store.file, paths.secrets)) if store.file else None,
+                file=file,
                 openbao=store.openbao,
             )
             broker_main(control, settings, credentials, config.policy_key)
@@ -157,3 +158,8 @@ class Services:
 
 def _read(file: Path | None) -> bytes | None:
     return file.read_bytes() if file else None
+
+
+def _reachable(file: Path) -> Path:
+    """The same file by a descriptor of its directory: its absolute path may lead through what only root may search."""
+    return Path(f"/proc/self/fd/{os.open(file.parent, os.O_PATH | os.O_DIRECTORY)}") / file.name

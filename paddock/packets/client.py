@@ -24,6 +24,7 @@ class Unanswered(Exception):
 class _Request:
     packet: bytes
     future: "asyncio.Future[Answer]"
+    asked: float
     since: float
 
 
@@ -58,7 +59,11 @@ class PacketClient:
     def request(self, message: Mapping[str, object]) -> "asyncio.Future[Answer]":
         """Send `message` with an id of its own; the future is its answer, or fails with Unanswered."""
         now = self._loop.time()
-        request = self._number(message, now)
+        try:
+            request = self._number(message, now)
+        except (ValueError, TypeError) as error:
+            request = _Request(b"", self._loop.create_future(), now, now)
+            _fail(request, f"a request that is not JSON: {type(error).__name__}")
         if self._closed:
             _fail(request, f"the connection to the {self._server} was closed")
         elif self._lost_since is not None and now - self._lost_since >= self._patience_s:
@@ -104,7 +109,7 @@ class PacketClient:
 
     def _number(self, message: Mapping[str, object], now: float) -> _Request:
         self._last_id += 1
-        return _Request(encode({"id": self._last_id, **message}), self._loop.create_future(), now)
+        return _Request(encode({"id": self._last_id, **message}), self._loop.create_future(), now, now)
 
     def _attach(self, sock: socket.socket) -> None:
         sock.setblocking(False)
@@ -173,13 +178,16 @@ class PacketClient:
     def _give_up(self) -> None:
         """Fail what has waited too long; look again when the next one would have."""
         self._timer = None
-        limit = self._loop.time() - self._patience_s + 0.001
-        late = [number for number, request in self._requests.items() if request.since <= limit]
+        now = self._loop.time() + 0.001
+        late = [number for number, request in self._requests.items() if self._deadline(request) <= now]
         words = "is gone and was not replaced" if self._lost_since is not None else "does not answer"
         self._fail_all(late, f"the {self._server} {words} (waited {self._patience_s:g} s)")
         if self._requests:
-            oldest = min(request.since for request in self._requests.values())
-            self._timer = self._loop.call_at(oldest + self._patience_s, self._give_up)
+            self._timer = self._loop.call_at(min(map(self._deadline, self._requests.values())), self._give_up)
+
+    def _deadline(self, request: _Request) -> float:
+        """A replacement gives a request new time, but replacements that die as well do not do so for ever."""
+        return min(request.since + self._patience_s, request.asked + 2 * self._patience_s)
 
     def _fail_all(self, numbers: list[int], why: str) -> None:
         for number in numbers:

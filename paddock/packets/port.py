@@ -26,8 +26,8 @@ class Hello(Wire):
 
 
 def encode(message: Mapping[str, object]) -> bytes:
-    """One packet's bytes."""
-    return json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
+    """One packet's bytes; ValueError or TypeError when it is not JSON (NaN and lone surrogates are not)."""
+    return json.dumps(message, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
 
 
 class Port:

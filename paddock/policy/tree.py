@@ -10,7 +10,7 @@ import yaml
 
 from paddock.policy.problems import Problem
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 19
 MAX_DEPTH = 16
 MAX_NODES = 100_000
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

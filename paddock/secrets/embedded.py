@@ -19,7 +19,7 @@ from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.secrets.store import Ended, Secret, SecretUnavailable, check_name, check_value
 
 KEY_BYTES = 32
-LEASE_S = 60.0
+LEASE_S = 10.0
 _NONCE_BYTES = 12
 
 

@@ -151,14 +151,15 @@ class OpenBaoStore:
     def client(self, token: str = "") -> Any:
         """An hvac client with this store's address, trust, timeout and namespace."""
         config = self.config
+        trust = str(config.ca) if config.ca else True
         return hvac.Client(
             url=config.address,
-            token=token or None,
-            verify=str(config.ca) if config.ca else True,
+            token=token,
+            verify=trust,
             timeout=config.timeout_s,
             allow_redirects=False,
             namespace=config.namespace or None,
-            session=_session(),
+            session=_session(trust),
         )
 
     def _login(self, role: str, subject: str) -> Any:
@@ -169,10 +170,12 @@ class OpenBaoStore:
         return client
 
 
-def _session() -> requests.Session:
-    """No proxy, netrc or token of the surrounding environment ever speaks for us."""
+def _session(trust: str | bool) -> requests.Session:
+    """No proxy, netrc or CA bundle of the surrounding environment ever speaks for us."""
     session = requests.Session()
     session.trust_env = False
+    # A session given to hvac must carry the trust itself.
+    session.verify = trust
     return session
 
 

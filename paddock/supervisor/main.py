@@ -39,9 +39,10 @@ from paddock.supervisor import rundir, selftest
 from paddock.supervisor.control import Control
 from paddock.supervisor.deadline import Deadline
 from paddock.supervisor.guest import Guest
+from paddock.supervisor.idle import Idle
 from paddock.supervisor.ports import FenceSecrets
 from paddock.supervisor.services import ServiceEnds
-from paddock.supervisor.tasks import UID, Tasks
+from paddock.supervisor.tasks import UID, Task, Tasks
 
 log = logging.getLogger("paddock.supervisor")
 HELLO_TIMEOUT_S = 30.0
@@ -90,6 +91,7 @@ class Supervisor:
         self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._ready = asyncio.Event()
         self._digest = ""
+        self._awake: set[asyncio.Task[None]] = set()
         self.vm: Vm
         self.link: Link
         self.tasks: Tasks
@@ -111,6 +113,7 @@ class Supervisor:
         self._lap("spawned")
         self.link = await Link.open(self.vm.channel, identity=self._identity(), guest=Guest(self.gateway))
         self.tasks = Tasks(self.link, args.output)
+        self.idle = Idle(self.vm, lambda: self.link.identify(self._identity()))
         deadline = Deadline(args.boot.lease_end, lambda: self._end("the lease ended and nobody renewed it"))
         self.deadline = deadline
         control = Control(self)
@@ -122,6 +125,7 @@ class Supervisor:
         opening = asyncio.ensure_future(self._open())
         why = await self._over
         opening.cancel()
+        self.idle.close()
         self.tasks.lost(why)
         rundir.write(args.directory / rundir.FAREWELL, rundir.Farewell(why=why))
         self.audit.note("sandbox.ended", detail={"why": why})
@@ -136,6 +140,7 @@ class Supervisor:
             self._end(f"the guest did not come up: {wrong or 'no hello'}")
             return
         self._lap("hello")
+        self.idle.begin()
         self._ready.set()
 
     async def _leave(self) -> None:
@@ -184,7 +189,8 @@ class Supervisor:
             await self.secrets.open(signed)
         self.audit.policy_digest = policy.digest
         self.gateway.apply(policy)
-        probes = await selftest.prove_fence(self.link, _an_exact_name(policy))
+        async with self.idle.awake():
+            probes = await selftest.prove_fence(self.link, _an_exact_name(policy))
         await self.audit.record(
             "policy.attached",
             action_id=f"{self.sandbox_id}/policy/{policy.digest}",
@@ -193,7 +199,7 @@ class Supervisor:
         self._digest = policy.digest
         return Answer(digest=self.gateway.digest, probes=probes)
 
-    def run_task(self, ask: Ask, stdin: bytes | None) -> Answer:
+    async def run_task(self, ask: Ask, stdin: bytes | None) -> Answer:
         """Start a task; refused before a policy is attached."""
         if not self._digest:
             raise PaddockError(ErrorKind.FENCE_FAILED, "no task may start before a policy is attached")
@@ -208,8 +214,19 @@ class Supervisor:
                     "argv_sha256": hashlib.sha256("\0".join(ask.spec.argv).encode()).hexdigest(),
                 },
             )
-        self.tasks.start(ask.task, ask.spec, stdin)
+        async with self.idle.awake():
+            task = self.tasks.start(ask.task, ask.spec, stdin)
+            self._keep_awake(task)
         return Answer(started=True)
+
+    def _keep_awake(self, task: Task) -> None:
+        async def until_done() -> None:
+            async with self.idle.awake():
+                await asyncio.shield(task.done)
+
+        keeping = asyncio.get_running_loop().create_task(until_done())
+        self._awake.add(keeping)
+        keeping.add_done_callback(self._awake.discard)
 
     async def wait(self, task: int) -> TaskDone:
         """How a task ended, once it has; its end is recorded first."""
@@ -233,11 +250,14 @@ class Supervisor:
         return Answer()
 
     async def put(self, path: str, chunks: AsyncIterator[bytes]) -> Answer:
-        await self.link.put_files(path, chunks, UID, UID)
+        async with self.idle.awake():
+            await self.link.put_files(path, chunks, UID, UID)
         return Answer()
 
-    def get(self, output: OutputGlob) -> AsyncIterator[bytes]:
-        return self.link.get_files("/work", (output.glob,), output.max_bytes)
+    async def get(self, output: OutputGlob) -> AsyncIterator[bytes]:
+        async with self.idle.awake():
+            async for part in self.link.get_files("/work", (output.glob,), output.max_bytes):
+                yield part
 
     def change(self, ask: Ask) -> Answer:
         """Small changes: the lease, or what the fence denied so far."""

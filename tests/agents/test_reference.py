@@ -29,8 +29,17 @@ class Run:
         return [step.answer for step in self.seen[-1].conversation.steps]
 
 
-def run(script: Script, dialect: str, cwd: Path, *, stdin: str = "", prompt: str = "Work.", **env: str) -> Run:
-    with ModelServer(script) as server:
+def run(
+    script: Script,
+    dialect: str,
+    cwd: Path,
+    *,
+    stdin: str = "",
+    prompt: str = "Work.",
+    key: str | None = None,
+    **env: str,
+) -> Run:
+    with ModelServer(script, key=key) as server:
         base = f"http://{server.address}" + ("/v1" if dialect == "openai" else "")
         where = {"AGENT_DIALECT": dialect, "AGENT_BASE_URL": base, "AGENT_ASK_S": "5", **env}
         path = {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
@@ -175,6 +184,13 @@ def test_no_credential_is_sent_unless_one_is_given(dialect: str, tmp_path: Path)
     assert (without.authorization, without.api_key) == ("", "")
     given = run(in_turn(), dialect, tmp_path, AGENT_API_KEY="k-1").seen[0]
     assert (given.authorization or given.api_key).removeprefix("Bearer ") == "k-1"
+
+
+def test_the_model_refuses_a_wrong_credential_and_the_agent_says_so(dialect: str, tmp_path: Path) -> None:
+    done = run(in_turn(), dialect, tmp_path, key="right", AGENT_API_KEY="wrong")
+    assert (done.code, done.seen) == (4, [])
+    assert "401" in done.errors
+    assert "wrong" not in done.output
 
 
 def test_the_agent_speaks_tls_to_a_server_of_the_trusted_authority_only(dialect: str, tmp_path: Path) -> None:

@@ -45,6 +45,16 @@ async def test_an_event_that_the_recorder_refuses_is_audit_unavailable(keep: Kee
         await client.record("egress.intent", detail={"body": "x" * 200_000})
 
 
+async def test_what_is_not_json_is_refused_here_and_the_supervisor_is_not_cut_off_for_it(keep: Keep) -> None:
+    client = AuditClient(keep().adopt())
+    for text in ("\udc80", float("nan")):
+        with pytest.raises(AuditUnavailable, match="not JSON"):
+            await client.record("egress.intent", detail={"host": text})
+        client.note("egress.outcome", detail={"host": text})
+    await client.record("egress.intent", detail={"host": "caf\u00e9 \u2028 \x1b"})
+    await client.drain()
+
+
 async def test_a_replaced_recorder_gets_what_was_not_answered_and_has_it_once(keep: Keep) -> None:
     keeper = keep()
     client = AuditClient(keeper.adopt())
@@ -97,6 +107,22 @@ async def test_a_recorder_that_hangs_is_not_waited_for_without_end(keep: Keep) -
         await client.record("egress.intent")
     os.kill(keeper.pid, signal.SIGCONT)
     await client.record("egress.intent")
+
+
+async def test_replacements_that_die_as_well_do_not_hold_a_waiter_for_ever(keep: Keep) -> None:
+    keeper = keep()
+    client = AuditClient(keeper.adopt(), patience_s=0.3)
+    keeper.kill()
+    waiting = asyncio.ensure_future(client.record("egress.intent"))
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + 5
+    while not waiting.done() and loop.time() < deadline:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.close()
+        client.replace(ours)
+        await asyncio.sleep(0.05)
+    with pytest.raises(AuditUnavailable):
+        await asyncio.wait_for(waiting, 0.1)
 
 
 async def test_dropped_notes_become_one_gap_with_the_exact_count(keep: Keep) -> None:

@@ -1,5 +1,6 @@
 """The recorder as a process: what it acknowledges is on disk, what it cannot keep it refuses."""
 
+import errno
 import json
 import os
 import resource
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from paddock.audit.verify import verify_sandbox
-from tests.audit.rig import KEYS, Keeper, hear, lines_of, record, say
+from tests.audit.rig import KEYS, Keeper, hear, lines_of, record, say, until
 
 Keep = Callable[..., Keeper]
 
@@ -101,6 +102,35 @@ def test_a_recorder_does_not_write_behind_lines_that_were_changed(keep: Keep, ed
     spool.write_bytes(b"\n".join(lines))
     keeper.start()
     assert keeper.wait() == 1
+
+
+def test_a_recorder_does_not_go_on_behind_whole_lines_that_were_taken_away(keep: Keep) -> None:
+    keeper = keep(checkpoint_s=0.05)
+    box = keeper.adopt()
+    for number in range(1, 5):
+        record(box, number)
+    note = keeper.directory / "checkpoints" / "sb-1"
+    until(lambda: note.exists() and note.read_text().splitlines()[1] == "5")
+    keeper.kill()
+    spool = keeper.directory / "spool" / "00000001.ndjson"
+    spool.write_bytes(b"".join(spool.read_bytes().splitlines(keepends=True)[:-1]))
+    keeper.start()
+    assert keeper.wait() == 1
+
+
+def test_repetitions_are_known_across_a_rotation(keep: Keep) -> None:
+    keeper = keep(segment_bytes=1 << 16)
+    box = keeper.adopt()
+    for number in range(1, 8):
+        record(box, number, detail={"x": "y" * 20_000})
+    assert len(list((keeper.directory / "spool").glob("*.ndjson"))) == 3
+    keeper.kill()
+    keeper.start()
+    box = keeper.adopt()
+    for number in range(4, 8):
+        assert record(box, number, detail={"x": "y" * 20_000})["seq"] == number + 1
+    assert keeper.seal()["events"] == 10
+    assert verify_sandbox(keeper.directory / "sealed" / "sb-1", KEYS).state == "whole"
 
 
 def test_a_supervisor_that_writes_garbage_is_cut_off_and_the_others_go_on(keep: Keep) -> None:
@@ -207,6 +237,74 @@ def test_a_failed_write_refuses_the_group_and_leaves_whole_lines(keep: Keep) -> 
     keeper.start()
     assert record(keeper.adopt(), 91)["seq"] == number + 3
     assert verify_sandbox(Path(keeper.seal()["path"]), KEYS).state == "whole"
+
+
+def failing_sync(flag: Path) -> Callable[[], None]:
+    """As a disk that loses writes, while the flag is there."""
+
+    def before() -> None:
+        sync = os.fdatasync
+
+        def fails(descriptor: int) -> None:
+            if flag.exists():
+                raise OSError(errno.EIO, "Input/output error")
+            sync(descriptor)
+
+        os.fdatasync = fails
+
+    return before
+
+
+def test_when_the_disk_does_not_take_it_nothing_is_acknowledged_until_a_restart(keep: Keep, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    keeper = keep(before=failing_sync(flag))
+    box = keeper.adopt()
+    assert record(box, 1)["seq"] == 2
+    flag.touch()
+    assert "fdatasync failed" in record(box, 2)["error"]
+    flag.unlink()
+    assert "restart" in record(box, 3)["error"], "a second fdatasync would say yes without writing"
+    assert "fdatasync" in keeper.ask("stats")["failed"]
+    assert "error" in keeper.seal()
+    keeper.kill()
+    keeper.start()
+    assert "seq" in record(keeper.adopt(), 4)
+    assert verify_sandbox(Path(keeper.seal()["path"]), KEYS).state == "whole"
+
+
+def full_disk(flag: Path) -> Callable[[], None]:
+    """As a full disk, while the flag is there: half of a write goes, the rest does not."""
+
+    def before() -> None:
+        write = os.write
+
+        def fails(descriptor: int, data: bytes) -> int:
+            if flag.exists() and len(data) > 100:
+                return write(descriptor, bytes(data)[:100])
+            if flag.exists():
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return write(descriptor, data)
+
+        os.write = fails
+
+    return before
+
+
+def test_a_full_disk_refuses_and_takes_again_once_there_is_room(keep: Keep, tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    keeper = keep(before=full_disk(flag))
+    box = keeper.adopt()
+    assert record(box, 1)["seq"] == 2
+    flag.touch()
+    for number in (2, 3):
+        answer = record(box, number)
+        assert "No space left" in answer["error"]
+        assert answer["full"] is True
+    flag.unlink()
+    assert record(box, 3)["seq"] == 3
+    answer = keeper.seal()
+    assert answer["events"] == 4, "the third event is there: what was refused before is no repetition"
+    assert verify_sandbox(Path(answer["path"]), KEYS).state == "whole"
 
 
 def test_the_recorder_serves_on_without_its_keeper_until_another_recorder_claims_the_directory(

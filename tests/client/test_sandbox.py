@@ -127,6 +127,23 @@ async def test_a_loss_in_the_middle_of_a_task_is_typed(
     assert wrong.value.report is not None  # type: ignore[attr-defined]
 
 
+async def test_a_host_that_says_lost_on_the_stream_leaves_the_last_word_to_the_report(
+    paddock: Paddock, temporal_client: Client, playing: Playing
+) -> None:
+    box = await paddock.start(task={"argv": ["wait"]})
+    reading = asyncio.create_task(box.task().wait())
+    while (await box.status()).state is not State.RUNNING:
+        await asyncio.sleep(0.02)
+    await playing.rig.link.output(1, box.sandbox_id).lose()
+    await asyncio.sleep(0.2)
+    assert not reading.done()
+    await temporal_client.get_workflow_handle(box.workflow_id).signal("sandbox_lost", "its process died")
+    with pytest.raises(SandboxLost, match="its process died") as wrong:
+        await asyncio.wait_for(reading, 10)
+    assert wrong.value.report is not None
+    assert wrong.value.report.receipts
+
+
 async def test_another_caller_attaches_with_a_key_of_its_own(paddock: Paddock) -> None:
     box = await paddock.start(name="shared")
     await (await box.run(["echo", "seen", "by", "both"])).result()

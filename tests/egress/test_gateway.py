@@ -5,6 +5,7 @@ import ssl
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.egress.config import Connection
@@ -13,6 +14,14 @@ from tests.egress.rig import HOST, POLICY, SECRET, WITH_SECRET, Rig, rig
 from tests.servers.certs import TestCa
 from tests.servers.shim import body_of, fenced, policy, read_answer
 from tests.servers.upstream import CUT, Received, Upstream, chunked, full
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that a supervisor runs on; the rest of this room's tests use the standard one."""
+    policy_: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return policy_
+
 
 GET = f"GET /api/x HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
 PLAIN = b"GET /x HTTP/1.1\r\nHost: plain.test.example\r\n\r\n"
@@ -38,6 +47,10 @@ async def refused(r: Rig, address: str, port: int) -> None:
     reader, _ = await asyncio.open_connection("127.0.0.1", await r.guest.listen(address, port))
     assert await rest(reader) == b""
     assert r.guest.captured[-1].refused
+
+
+async def test_these_tests_run_on_the_supervisors_loop() -> None:
+    assert isinstance(asyncio.get_running_loop(), uvloop.Loop)
 
 
 # Identity.

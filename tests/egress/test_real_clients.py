@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.egress.rig import HOST, SECRET, WITH_SECRET, Rig, rig
 from tests.servers.shim import a_query
@@ -14,6 +15,7 @@ from tests.servers.upstream import Received, full
 
 FETCH = """
 import http.client, json, socket, ssl, sys
+
 port, ca, host = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 context = ssl.create_default_context(cafile=ca)
 raw = socket.create_connection(("127.0.0.1", port))
@@ -26,6 +28,13 @@ for path in ("/api/a", "/echo/raw", "/api/private/x"):
     out.append([answer.status, answer.read().decode()])
 print(json.dumps(out))
 """
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that a supervisor runs on; the rest of this room's tests use the standard one."""
+    policy_: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return policy_
 
 
 async def run(*argv: str, stdin: bytes = b"") -> tuple[int, str]:

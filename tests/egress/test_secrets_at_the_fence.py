@@ -1,5 +1,6 @@
 """A secret reaches the server that its rule names, exactly once, and nothing that the guest ever receives."""
 
+import asyncio
 import base64
 import gzip
 import time
@@ -7,11 +8,20 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import uvloop
 
 from paddock.egress.config import Connection
 from tests.egress.rig import HOST, POLICY, SECRET, WITH_SECRET, rig
 from tests.servers.shim import body_of, fenced, policy
 from tests.servers.upstream import Received, Upstream, full
+
+
+@pytest.fixture(scope="module")
+def event_loop_policy() -> asyncio.AbstractEventLoopPolicy:
+    """The loop that a supervisor runs on; the rest of this room's tests use the standard one."""
+    policy_: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return policy_
+
 
 ECHOES = [
     "raw",

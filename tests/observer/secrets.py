@@ -92,7 +92,6 @@ class _Search:
 
     def __init__(self, values: dict[str, bytes]) -> None:
         self.wanted = [(name, needle) for name, value in values.items() for needle in needles(value)]
-        self.overlap = max(len(needle.data) for _, needle in self.wanted) - 1
         options = re2.Options()
         options.encoding, options.max_mem = re2.Options.Encoding.LATIN1, 256 << 20
         pattern = "|".join(re2.escape(needle.data.decode("latin-1")) for _, needle in self.wanted)
@@ -106,15 +105,12 @@ class _Search:
         return Scan(found, dict(self.read), tuple(self.unread))
 
     def blocks(self, place: str, where: str, blocks: Iterator[bytes]) -> None:
-        """Look through consecutive blocks of one object; an empty one stands for a stretch that holds nothing."""
+        """Look through consecutive blocks of one object; a copy across two of them leaves one half whole in one."""
         self.read.setdefault(place, 0)
-        tail = b""
         for block in blocks:
             self.read[place] += len(block)
-            text = tail + block
-            if block and self.any.search(text):
-                self.hit(place, where, text)
-            tail = text[-self.overlap :] if block else b""
+            if block and self.any.search(block):
+                self.hit(place, where, block)
 
     def hit(self, place: str, where: str, text: bytes) -> None:
         for name, needle in self.wanted:

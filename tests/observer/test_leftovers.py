@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_a_process_that_took_over_a_pid_is_not_taken_for_the_old_one(look: Calla
     after = look()
     mine = after.processes[os.getpid()]
     traces = {key: trace for key, trace in after.traces.items() if key != ("process", mine.key)}
-    before = Snapshot(traces | {("process", f"{mine.pid}@1"): Trace("process", "", "")}, after.files, {}, {})
+    before = Snapshot(traces | {("process", replace(mine, start=1).key): Trace("process", "", "")}, after.files, {}, {})
     assert [trace.owners for trace in leftovers(before, after, Allowed())] == [(os.getpid(),)]
 
 

@@ -183,10 +183,15 @@ _rule = st.builds(
     Rule, st.just(""), _host, st.sampled_from([443, 444]), st.just(Protocol.HTTP), _matches, _matches, st.just(1)
 )
 
+# Many rules of one target: here the index looks only at those whose path begins as the request's does.
+_crowded = st.builds(
+    Rule, st.just(""), st.just(HOSTS[0]), st.just(443), st.just(Protocol.HTTP), _matches, _matches, st.just(1)
+)
+
 
 @st.composite
 def documents(draw: st.DrawFn) -> Document:
-    drawn = draw(st.lists(_rule, max_size=12))
+    drawn = draw(st.lists(_rule, max_size=12) | st.lists(_crowded, min_size=6, max_size=20))
     rules = tuple(
         Rule(f"r{i:02}", r.host, r.port, r.protocol, r.allow, r.deny if draw(st.booleans()) else (), 1)
         for i, r in enumerate(drawn)

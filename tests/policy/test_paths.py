@@ -68,6 +68,7 @@ def test_a_plain_path_is_matched_decoded_and_without_its_query(path: str, plain:
         "/%252f",
         "/a%25u002e",
         "/%u002e",
+        "/a%2Eb",
         "/%",
         "/%2",
         "/%zz",

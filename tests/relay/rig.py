@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from paddock.client.keys import CallerKey
 from paddock.client.stream import Streams
+from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.contracts.hosts import TaskDone
 from paddock.contracts.report import TaskResult
 from paddock.contracts.streams import Chunk
@@ -30,11 +31,17 @@ class Output:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     piece: int = 32 << 10
     done_as: TaskDone | None = None
+    lost: bool = False
 
     async def add(self, data: bytes) -> None:
         async with self.changed:
             self.data += data
             self.changed.notify_all()
+
+    async def lose(self) -> None:
+        """Its sandbox dies."""
+        self.lost = True
+        await self.end()
 
     async def end(self) -> None:
         async with self.changed:
@@ -66,6 +73,8 @@ class Link:
                     while len(output.data) <= cursor and not output.done:
                         await output.changed.wait()
                     data = bytes(output.data[cursor : cursor + output.piece])
+                if output.lost:
+                    raise PaddockError(ErrorKind.SANDBOX_LOST, "the sandbox ended before the task did")
                 if not data:
                     yield output.done_as or TaskDone(result=TaskResult(exit=0, output_bytes=len(output.data)))
                     return

@@ -102,7 +102,7 @@ async def test_an_operation_before_the_proof_is_refused(rig: Rig) -> None:
         assert rig.link.following == 0
 
 
-async def test_a_stranger_may_hold_little_memory(rig: Rig) -> None:
+async def test_a_stranger_that_floods_is_cut_off(rig: Rig) -> None:
     async with connect(f"{rig.address}/stream/{ENVIRONMENT}/{HOST}", proxy=None) as socket:
         await socket.recv()
         sent = 0

@@ -102,24 +102,33 @@ class Keeper:
 class Bao:
     """A dev server of OpenBao with a JWT role for sandboxes and one for the reaper."""
 
-    def __init__(self, directory: Path, key: EllipticCurvePrivateKey | Ed25519PrivateKey | None = None) -> None:
+    def __init__(
+        self, directory: Path, key: EllipticCurvePrivateKey | Ed25519PrivateKey | None = None, *, tls: bool = False
+    ) -> None:
         self.directory = directory
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}"
+        self.address = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
+        more = ["-dev-tls", f"-dev-tls-cert-dir={directory}"] if tls else []
         self.log = directory / "bao.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [BAO, "server", "-dev", "-dev-root-token-id=root", f"-dev-listen-address=127.0.0.1:{self.port}"],
+                [BAO, "server", "-dev", "-dev-root-token-id=root", f"-dev-listen-address=127.0.0.1:{self.port}", *more],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env={"HOME": str(directory), "PATH": os.environ["PATH"]},
             )
-        self.root = hvac.Client(url=self.address, token="root")
+        self.ca = next(iter(directory.glob("*ca.pem")), None) if self._certified(tls) else None
+        self.root = hvac.Client(url=self.address, token="root", verify=str(self.ca) if self.ca else True)
         until(self._up, 30)
         self.key = key or generate_private_key(SECP256R1())
         self._set_up()
+
+    def _certified(self, tls: bool) -> bool:
+        if tls:
+            until(lambda: any(self.directory.glob("*ca.pem")), 30)
+        return tls
 
     def _up(self) -> bool:
         try:

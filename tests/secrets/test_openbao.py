@@ -203,6 +203,19 @@ async def test_a_store_that_never_answers_is_given_up_and_does_not_hold_the_brok
             await opening
 
 
+async def test_one_sandbox_cannot_queue_without_end(fresh_bao: Bao, with_bao: WithBao) -> None:
+    with silent_server() as address:
+        keeper = with_bao(fresh_bao, address=address, timeout_s=1.0)
+        client = SecretsClient(keeper.adopt())
+        opening = asyncio.ensure_future(client.open(policy()))
+        await asyncio.sleep(0)
+        asked = [asyncio.ensure_future(client.fetch("vcs-token", **USE)) for _ in range(200)]
+        first = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        assert "already wait" in str(first[0].pop().exception())
+        client.close()
+        await asyncio.gather(opening, *asked, return_exceptions=True)
+
+
 def test_a_token_is_renewed_before_it_ends_and_not_beyond_its_last_day(fresh_bao: Bao) -> None:
     fresh_bao.role("paddock-sandbox", "reads", token_ttl="3s", token_explicit_max_ttl="6s")
     session = store_of(fresh_bao).open("sb-1")
@@ -240,6 +253,18 @@ def test_ed25519_signs_the_logins_as_well(tmp_path: Path) -> None:
     server = Bao(tmp_path, Ed25519PrivateKey.generate())
     try:
         assert store_of(server).open("sb-1").read("vcs-token").value == b"ghp_real"
+    finally:
+        server.close()
+
+
+def test_a_store_whose_certificate_is_not_trusted_gets_no_login(tmp_path: Path) -> None:
+    server = Bao(tmp_path, tls=True)
+    try:
+        with pytest.raises(SecretUnavailable, match="certificate"):
+            store_of(server).open("sb-1")
+        session = store_of(server, ca=str(server.ca)).open("sb-1")
+        assert session.read("vcs-token").value == b"ghp_real"
+        assert session.end().proved
     finally:
         server.close()
 

@@ -26,17 +26,25 @@ class Captured(asyncio.Transport):
         self.inner = inner
         self.accepted = False
         self.refused: str | None = None
+        self.early: list[bytes] = []
 
     def accept(self) -> None:
         self.accepted = True
         self.inner.resume_reading()
+        asyncio.get_running_loop().call_soon(self.deliver)
+
+    def deliver(self) -> None:
+        """What came although reading was paused: some loops begin to read after `connection_made`."""
+        early, self.early = self.early, []
+        for data in early:
+            cast(asyncio.Protocol, self.inner.get_protocol()).data_received(data)
 
     def refuse(self, reason: str) -> None:
         self.refused = reason
         self.inner.abort()
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("accept", "refuse", "inner", "accepted", "refused", "__class__"):
+        if name in ("accept", "refuse", "inner", "accepted", "refused", "early", "deliver", "__class__"):
             return object.__getattribute__(self, name)
         return getattr(self.inner, name)
 
@@ -50,7 +58,11 @@ class _Hold(asyncio.Protocol):
         inner.pause_reading()
         captured = Captured(inner)
         self._log.append(captured)
+        self._captured = captured
         self._gateway.connect(captured, self._address, self._port)
+
+    def data_received(self, data: bytes) -> None:
+        self._captured.early.append(data)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from paddock.contracts.errors import ErrorKind, PaddockError
+from paddock.microvm.channel.frames import Kind, encode
 from paddock.microvm.channel.link import Link, fresh_identity
 from paddock.microvm.channel.messages import How, Known, ProbeKind
 from paddock.microvm.channel.transport import GuestTransport
@@ -262,6 +263,8 @@ async def test_a_new_host_finds_running_programs_and_loses_no_byte_of_them(lab: 
             if handle.exited_yet():
                 break
             box.link.close()
+            # The host died in the middle of a frame: its first half is on the way.
+            again.send(encode(box.link.mux.session, Kind.DATA, stream, bytes(20_000))[: 7 + 100 * hosts])
             at, spare = len(output[1]), again.dup()
             adopted = []
 

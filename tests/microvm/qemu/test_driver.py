@@ -140,6 +140,8 @@ async def test_a_confined_vmm_has_its_own_user_cgroup_and_an_empty_network_and_g
     prepare(hierarchy)
     group = Cgroup.create(f"test-vmm-{os.getpid()}", Limits(memory_bytes=1 << 30, pids=64), hierarchy)
     place = Place(lab.directory / "confined", uid=54321, gid=54322, cgroup_procs=group.procs_files())
+    groups = os.getgroups()
+    os.setgroups([*groups, 4242])
     try:
         async with clone(lab, place=place) as box:
             assert await box.sh("echo works") == "works\n"
@@ -168,6 +170,7 @@ async def test_a_confined_vmm_has_its_own_user_cgroup_and_an_empty_network_and_g
             await asyncio.wait_for(asyncio.shield(box.vm.exited), DEADLINE_S)
         assert group.empty()
     finally:
+        os.setgroups(groups)
         group.kill()
         group.remove()
 
