@@ -62,7 +62,8 @@ def main(argv: list[str]) -> int:
             "" if row.peer is None else f"{row.peer:,.2f}",
         )
     console.print(table)
-    cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").open() if "model name" in line), "")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(":")[2].strip() for line in lines if "model name" in line), "")
     machine = {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),

@@ -116,9 +116,7 @@ class Sandbox(Doors):
 
     async def _place(self, step: Step) -> None:
         assert step.do
-        argument = hosts.Reservation(
-            ref=self.ref, shape=self.spec.shape, image=self.spec.image, caller_keys=self.keys
-        )
+        argument = hosts.Reservation(ref=self.ref, shape=self.spec.shape, image=self.spec.image, caller_keys=self.keys)
         deadline = workflow.time() + self.spec.place_timeout_s
         while True:  # a host that filled up behind a poll in flight refuses by its answer: ask again at once
             left = max(1.0, deadline - workflow.time())

@@ -23,7 +23,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="JSON for other program
 async def paddock(address: str | None, profile: str | None, state: Path | None) -> "AsyncIterator[Paddock]":
     """A connected client; raises PaddockError when nothing runs that it could talk to."""
     from paddock.client.connect import Paddock
+    from paddock.temporal.quiet import quiet
 
+    quiet()
     async with Paddock.connect(address, profile=profile, state=state) as client:
         yield client
 
@@ -34,7 +36,9 @@ async def paddock_or_own(
 ) -> "AsyncIterator[Paddock]":
     """The same, but with nothing running all parts come up for the length of the block, and end with it."""
     from paddock.temporal.connect import configured
+    from paddock.temporal.quiet import quiet
 
+    quiet()
     if address or running(state) or (state is None and configured(profile)):
         async with paddock(address, profile, state) as client:
             yield client

@@ -25,6 +25,9 @@ def up(
     A killed one leaves its sandboxes running; the next `paddock up` with the same --state takes them back.
     """
     from paddock.embedded.up import run_up
+    from paddock.temporal.quiet import quiet
+
+    quiet()
 
     def say(words: str) -> None:
         if not json_:

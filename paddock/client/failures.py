@@ -19,7 +19,8 @@ from paddock.client.errors import BadSpec, ClientError, NoSuchSandbox, Unreachab
 from paddock.contracts.errors import ErrorInfo, ErrorKind
 from paddock.contracts.report import SandboxReport
 
-PATIENCE_S: Final = 120.0
+PATIENCE_S: Final = 60.0
+_WAITED_WELL_S: Final = 45.0  # longer than the SDK itself retries a call that nobody answers
 _PASSES: Final = frozenset(
     {
         RPCStatusCode.UNAVAILABLE,
@@ -139,7 +140,7 @@ async def persist(call: Callable[[], Awaitable[T]], patience_s: float = PATIENCE
         except RPCError as wrong:
             if wrong.status not in _PASSES:
                 raise
-            if loop.time() - began > 30:
+            if loop.time() - began > _WAITED_WELL_S:
                 deadline, delay = loop.time() + patience_s, 0.1  # it had been waiting well until now
             if loop.time() > deadline:
                 raise

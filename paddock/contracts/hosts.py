@@ -1,4 +1,4 @@
-"""What the workflow and a host's activities say to each other. History carries these: ids, digests, sizes, never content."""
+"""What the workflow and a host's activities say to each other: ids, digests, sizes, never content."""
 
 from datetime import datetime
 
@@ -23,7 +23,7 @@ class SandboxRef(Wire):
 
 
 class ResolvedPolicy(Wire):
-    """A compiled policy for one sandbox: its canonical JSON `{sandbox, policy, not_after}` and the control plane's signature."""
+    """A compiled policy for one sandbox, signed for it by the control plane until an end."""
 
     name: str
     revision: int

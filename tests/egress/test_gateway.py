@@ -91,6 +91,7 @@ async def test_12_14_15_another_sni_gets_an_alert_before_any_certificate(sni: st
             ) if sni else await no_sni(r, context, address)
         await until(lambda: r.audit.of("egress.denied"))
         assert r.server.connections == 0
+        assert "0 contexts" in repr(r.gateway._authority)
 
 
 async def no_sni(r: Rig, context: ssl.SSLContext, address: str) -> None:
