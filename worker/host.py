@@ -1,6 +1,8 @@
 """The host worker: Temporal activities of one host. No secret, no privilege; killed at any moment, nothing is lost."""
 
 import asyncio
+import contextlib
+import importlib
 import logging
 import signal
 import sys
@@ -24,16 +26,32 @@ from paddock.contracts import names
 from paddock.contracts.hosts import HostSpec, SandboxRef
 from paddock.embedded import assets
 from paddock.host.config import HostConfig, load
+from paddock.host.fork import die_with_parent, drop_privileges
 from paddock.host.gate import Gate, PlacementSlots
 from paddock.host.link import KeeperLink, SupervisorLink
 from paddock.host.objects import ObjectStore
 from paddock.host.slots import Slots
 from paddock.host.streams import StreamHost
+from paddock.host.users import Users
 from paddock.temporal.connect import connect
 
 log = logging.getLogger(__name__)
 QUICK = timedelta(seconds=0.5)
 TRY_AGAIN_S = 0.5
+# Libraries import these when they first need them; without privilege their files may be out of reach.
+LATE_IMPORTS = (
+    "encodings.idna",
+    "stringprep",
+    "unicodedata",
+    "concurrent.futures.thread",
+    "websockets.asyncio.client",
+    "websockets.http11",
+    "tarfile",
+    "tempfile",
+    "traceback",
+    "lzma",
+    "bz2",
+)
 
 
 class Losses:
@@ -82,9 +100,15 @@ def _images(config: HostConfig) -> frozenset[str]:
 
 
 def _workers(
-    client: Client, config: HostConfig, gate: Gate, keeper: KeeperLink, link: SupervisorLink, objects: ObjectStore
+    client: Client,
+    config: HostConfig,
+    gate: Gate,
+    keeper: KeeperLink,
+    link: SupervisorLink,
+    objects: ObjectStore,
+    images: frozenset[str],
 ) -> list[Worker]:
-    place = PlaceActivities(config, gate, _images(config))
+    place = PlaceActivities(config, gate, images)
     sandbox = SandboxActivities(keeper, link, gate)
     tasks = TaskActivities(link, objects)
     revoke, audit, host = CredentialActivities(keeper), AuditActivities(config, keeper), HostActivities()
@@ -127,7 +151,7 @@ def _workers(
     ]
 
 
-async def run(config: HostConfig) -> None:
+async def run(config: HostConfig, token: str, images: frozenset[str]) -> None:
     """Work until SIGTERM, or until the keeper is gone (the next one starts another worker)."""
     client = await connect(config.temporal, namespace=config.namespace, identity=f"host/{config.host}")
     paths = config.paths
@@ -140,10 +164,10 @@ async def run(config: HostConfig) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    workers = [asyncio.ensure_future(worker.run()) for worker in _workers(client, config, gate, keeper, link, objects)]
+    made = _workers(client, config, gate, keeper, link, objects, images)
+    workers = [asyncio.ensure_future(worker.run()) for worker in made]
     streams: list[asyncio.Future[None]] = []
     if config.relay:
-        token = Path(config.relay_token_file).read_text().strip()
         served = StreamHost(
             relay=config.relay,
             environment=config.environment,
@@ -153,11 +177,9 @@ async def run(config: HostConfig) -> None:
             objects=objects,
         )
         streams.append(asyncio.ensure_future(served.run()))
-    try:
+    with contextlib.suppress(WorkflowAlreadyStartedError):
         await _join(client, config)
-    except WorkflowAlreadyStartedError:
-        pass
-    Path(paths.root / "worker.ready").write_text("ready\n")
+    paths.worker_ready.write_text("ready\n")
     stopped = asyncio.ensure_future(stop.wait())
     await asyncio.wait([stopped, *workers], return_when=asyncio.FIRST_COMPLETED)
     for task in (*workers, *streams):
@@ -170,9 +192,19 @@ async def run(config: HostConfig) -> None:
 
 
 def main(argv: list[str]) -> None:
+    """`worker.host CONFIG [PARENT]`: reads what only its starter may read, gives up privilege, and works."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("temporalio.activity").setLevel(logging.ERROR)
-    asyncio.run(run(load(Path(argv[0]))))
+    config = load(Path(argv[0]))
+    token = Path(config.relay_token_file).read_text().strip() if config.relay else ""
+    images = _images(config)
+    users = Users.here(config.uid_base)
+    for name in LATE_IMPORTS:
+        importlib.import_module(name)
+    drop_privileges(users.worker, users.service_gid)
+    if len(argv) > 1:
+        die_with_parent(int(argv[1]))
+    asyncio.run(run(config, token, images))
 
 
 if __name__ == "__main__":

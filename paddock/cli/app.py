@@ -78,13 +78,19 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _root(
-    version: bool = typer.Option(False, "--version", help="The version, and nothing else.", is_eager=True),
-) -> None:
-    if version:
+def _say_version(wanted: bool) -> None:
+    if wanted:
         print(__version__)
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="The version, and nothing else.", is_eager=True, callback=_say_version
+    ),
+) -> None:
+    pass
 
 
 def main() -> None:

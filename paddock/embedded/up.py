@@ -85,7 +85,7 @@ class Embedded:
         relay = f"ws://127.0.0.1:{relay_port}"
         host = self._host_config(server.address, relay, policy_key, found)
         state.host_config.write_text(host.model_dump_json(indent=2))
-        (HostPaths(state.host).root / "worker.ready").unlink(missing_ok=True)
+        HostPaths(state.host).worker_ready.unlink(missing_ok=True)
         self._say("starting workers, host and relay")
         python = [sys.executable, "-m"]
         self._part(
@@ -208,7 +208,7 @@ class Embedded:
 
     async def _until_ready(self) -> None:
         paths, deadline = HostPaths(self.state.host), time.monotonic() + READY_S
-        while not (paths.root / "worker.ready").exists():
+        while not paths.worker_ready.exists():
             self._parts.check()
             if time.monotonic() > deadline:
                 raise PaddockError(

@@ -1,6 +1,7 @@
 """The host's slots as its worker sees them: it polls for placements only while a slot is free and unpromised."""
 
 import asyncio
+from collections.abc import Sized
 
 from temporalio.worker import (
     CustomSlotSupplier,
@@ -36,8 +37,8 @@ class Gate:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def free(self, promised: "set[int]") -> None:
-        """Wait until more slots are free than are promised to polls; what lapses is seen within a second."""
+    async def free(self, promised: Sized) -> None:
+        """Wait until more slots are free than `promised` holds by then; what lapses is seen within a second."""
         while self.slots.free() <= len(promised):
             try:
                 await asyncio.wait_for(self._changed.wait(), LOOK_AGAIN_S)
@@ -55,7 +56,7 @@ class PlacementSlots(CustomSlotSupplier):
     async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
         permit = SlotPermit()
         while True:
-            await self._gate.free(set(self._promised))
+            await self._gate.free(self._promised)
             if self._gate.slots.free() > len(self._promised):
                 self._promised[id(permit)] = permit
                 return permit

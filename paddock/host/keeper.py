@@ -5,6 +5,7 @@ socketpairs that are a sandbox's identity towards recorder and broker, and prove
 worker; sandboxes outlive it: the next keeper finds them by run directory and pidfd.
 """
 
+import contextlib
 import gc
 import os
 import signal
@@ -39,13 +40,15 @@ class Door:
         self.subscribed = False
 
     def say(self, answer: KeeperAnswer) -> None:
+        """Send, waiting a moment for a busy worker; one that does not read loses its door, never half an answer."""
         try:
-            self.sock.setblocking(True)
             self.sock.settimeout(1.0)
             self.sock.sendall(words(answer))
             self.sock.setblocking(False)
         except OSError:
             self.subscribed = False
+            with contextlib.suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)  # the loop sees its end and lets go of it
 
 
 class Keeper:
@@ -146,13 +149,16 @@ class Keeper:
             return
         except OSError:
             data = b""
+        try:
+            asks = [frame.open(KeeperAsk) for frame in door.splitter.feed(data)]
+        except (PaddockError, ValueError):
+            data = b""  # no worker of ours speaks so: whoever it is loses its door, and the keeper lives on
         if not data:
             self.loop.remove(door.sock.fileno())
             door.sock.close()
             self.doors.remove(door)
             return
-        for frame in door.splitter.feed(data):
-            ask = frame.open(KeeperAsk)
+        for ask in asks:
             try:
                 self._answer(door, ask)
             except PaddockError as wrong:
@@ -243,7 +249,8 @@ def _prepare(paths: HostPaths, users: Users) -> None:
         (paths.root, None, 0o755),
         (paths.run, None, 0o755),
         (paths.output, None, 0o755),
-        (paths.objects, None, 0o755),
+        (paths.objects, users.worker, 0o700),
+        (paths.worker, users.worker, 0o750),
         (paths.logs, None, 0o750),
         (paths.keys, None, 0o755),
         (paths.audit, users.recorder, 0o750),

@@ -40,7 +40,15 @@ class HostPaths:
 
     @property
     def slots(self) -> Path:
-        return self.root / "slots.sqlite"
+        return self.worker / "slots.sqlite"
+
+    @property
+    def worker(self) -> Path:
+        return self.root / "worker"
+
+    @property
+    def worker_ready(self) -> Path:
+        return self.worker / "ready"
 
     @property
     def logs(self) -> Path:

@@ -6,8 +6,9 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
+from paddock.packets.port import MAX_PACKET_BYTES
+
 Reply = Callable[[dict[str, Any] | None], None]
-MAX_PACKET = 64 << 10
 
 
 class Peer:
@@ -35,17 +36,21 @@ class Peer:
             reply(None)
 
     def read(self) -> bool:
-        """Handle one packet; False when the service is gone."""
+        """Handle one packet; False when the service is gone, or speaks what no service does."""
         try:
-            packet = self.sock.recv(MAX_PACKET)
+            packet = self.sock.recv(MAX_PACKET_BYTES)
         except BlockingIOError:
             return True
         except OSError:
             return False
         if not packet:
             return False
-        answer = json.loads(packet)
-        if reply := self._waiting.pop(int(answer.get("id", 0)), None):
+        try:
+            answer = json.loads(packet)
+            number = int(answer.get("id", 0))
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return False
+        if reply := self._waiting.pop(number, None):
             reply(answer)
         return True
 

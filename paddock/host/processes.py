@@ -30,7 +30,9 @@ class Process:
         return self.pid > 0 and self.started > 0 and started(self.pid) == self.started
 
     def open(self) -> int | None:
-        """A pidfd that becomes readable when the process ends; None when it has."""
+        """A pidfd that becomes readable when the process ends; None when it has, or never was one."""
+        if not self.alive():
+            return None
         try:
             fd = os.pidfd_open(self.pid)
         except ProcessLookupError:
@@ -42,7 +44,7 @@ class Process:
 
     def kill(self) -> None:
         """SIGKILL, to this process only."""
-        if fd := self.open():
+        if (fd := self.open()) is not None:
             try:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
             except ProcessLookupError:

@@ -149,9 +149,8 @@ class Services:
         config_file = str(self._config_file)
 
         def body() -> None:
-            drop_privileges(None, None)
-            die_with_parent(parent)
-            os.execv(sys.executable, [sys.executable, "-m", "worker.host", config_file])  # noqa: S606
+            # It reads its token and its libraries first and gives up its privilege then, by itself.
+            os.execv(sys.executable, [sys.executable, "-m", "worker.host", config_file, str(parent)])  # noqa: S606
 
         return fork("paddock-worker", body, [], paths.logs / "worker.log")
 

@@ -30,6 +30,10 @@ class Users:
     def broker(self) -> int | None:
         return self._pick(2)
 
+    @property
+    def worker(self) -> int | None:
+        return self._pick(3)
+
     def supervisor(self, index: int) -> int | None:
         return self._pick(100 + 2 * index)
 

@@ -25,12 +25,12 @@ from paddock.contracts.report import Denial
 from paddock.contracts.spec import OutputGlob
 from paddock.egress.gateway import Gateway
 from paddock.host.config import HostConfig
-from paddock.host.fork import drop_privileges
 from paddock.host.messages import Answer, Ask
 from paddock.host.processes import Process
 from paddock.microvm.channel.link import Link
 from paddock.microvm.channel.messages import Identity
 from paddock.microvm.driver import Machine, Place, Support, Template, Vm
+from paddock.microvm.jail import give_up_root
 from paddock.microvm.qemu.driver import QemuDriver
 from paddock.policy.compile import Compiled
 from paddock.policy.signed import verify
@@ -109,7 +109,8 @@ class Supervisor:
         self.vm = await QemuDriver(args.machine, args.support).start(args.template, place)
         vmm = Process.of(self.vm.pid)
         rundir.write(args.directory / rundir.VM, rundir.VmRecord(pid=vmm.pid, started=vmm.started))
-        drop_privileges(args.uid, args.gid)
+        if args.uid is not None and args.gid is not None and args.vmm_uid is not None:
+            give_up_root(args.uid, args.gid, args.vmm_uid)
         self._lap("spawned")
         self.link = await Link.open(self.vm.channel, identity=self._identity(), guest=Guest(self.gateway))
         self.tasks = Tasks(self.link, args.output)

@@ -1,0 +1,32 @@
+"""The program's own surface: every command answers to --help, and a missing library is said, not thrown."""
+
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from paddock import __version__
+from paddock.cli.app import COMMANDS, app
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_a_help(name: str) -> None:
+    ended = CliRunner().invoke(app, [name, "--help"])
+    assert ended.exit_code == 0
+    assert "Usage" in ended.output
+    assert "Not installed" not in ended.output
+
+
+def test_the_version_is_said() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output.strip() == __version__
+
+
+def test_an_unknown_command_is_wrong_use() -> None:
+    assert CliRunner().invoke(app, ["nonsense"]).exit_code == 2
+
+
+def test_a_command_whose_libraries_are_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "paddock.cli.policy", None)
+    ended = CliRunner().invoke(app, ["policy", "check", "--strict", "file.yaml"])
+    assert ended.exit_code == 2
+    assert "paddock[host]" in ended.output
