@@ -4,15 +4,31 @@ import asyncio
 import tarfile
 import tempfile
 from collections.abc import AsyncIterator
-from typing import IO
+from typing import IO, Final, Self
 
 from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.contracts.report import OutputFile
 from paddock.host.objects import ObjectStore
 
 MAX_FILES = 10_000
+MAX_OTHERS = 10  # entries of any other kind (folders, links), as a multiple of MAX_FILES
+MAX_EXTENSION = 1 << 20
 HEADERS_BYTES = 8 << 20
 CHUNK = 1 << 18
+_EXTENSIONS: Final = frozenset(
+    (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+)
+
+
+class _Member(tarfile.TarInfo):
+    """One header, refused where the library would read backwards or take an unbounded extension into memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.size < 0 or (member.type in _EXTENSIONS and member.size > MAX_EXTENSION):
+            raise tarfile.ReadError(f"an entry of {member.size} bytes")
+        return member
 
 
 async def to_objects(
@@ -27,16 +43,20 @@ async def to_objects(
                 raise _too_much(max_bytes)
             await asyncio.to_thread(spool.write, chunk)
         spool.seek(0)
-        return _files(spool, objects, sandbox_id, max_bytes)
+        return await _files(spool, objects, sandbox_id, max_bytes)
 
 
-def _files(spool: IO[bytes], objects: ObjectStore, sandbox_id: str, max_bytes: int) -> list[OutputFile]:
+async def _files(spool: IO[bytes], objects: ObjectStore, sandbox_id: str, max_bytes: int) -> list[OutputFile]:
     files: list[OutputFile] = []
-    left = max_bytes
+    left, others = max_bytes, 0
     try:
-        with tarfile.open(fileobj=spool, mode="r:") as archive:
+        with tarfile.open(fileobj=spool, mode="r:", tarinfo=_Member) as archive:
             for member in archive:
+                await asyncio.sleep(0)  # heartbeats go on
                 if not member.isreg():
+                    others += 1
+                    if others > MAX_OTHERS * MAX_FILES:
+                        raise _too_much(max_bytes)
                     continue
                 left -= member.size
                 if left < 0 or len(files) >= MAX_FILES:
@@ -46,9 +66,10 @@ def _files(spool: IO[bytes], objects: ObjectStore, sandbox_id: str, max_bytes: i
                 with objects.writer(sandbox_id) as writer:
                     while chunk := source.read(CHUNK):
                         writer.write(chunk)
+                        await asyncio.sleep(0)
                     size = writer.written
                     files.append(OutputFile(path=_safe(member.name), digest=writer.commit(), bytes=size))
-    except (tarfile.TarError, ValueError, EOFError) as wrong:
+    except (tarfile.TarError, ValueError, EOFError, OverflowError, RecursionError) as wrong:
         raise PaddockError(
             ErrorKind.GUEST_VIOLATION, f"the guest's archive of outputs is malformed: {wrong}"
         ) from wrong

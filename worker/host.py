@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import os
 import signal
 import sys
 from datetime import timedelta
@@ -198,6 +199,9 @@ def main(argv: list[str]) -> None:
     config = load(Path(argv[0]))
     token = Path(config.relay_token_file).read_text().strip() if config.relay else ""
     images = _images(config)
+    # Without privilege the absolute path may lead through what only its owner may search: relative ones need no way.
+    os.chdir(config.state)
+    config = config.model_copy(update={"state": "."})
     users = Users.here(config.uid_base)
     for name in LATE_IMPORTS:
         importlib.import_module(name)

@@ -20,6 +20,9 @@ from workflows import outcome
 from workflows.saga import Saga, Where, seconds
 
 MAX_TASKS = 500
+STATE_KEY = SearchAttributeKey.for_keyword(names.STATE)
+# Steps on the way take milliseconds: only states that last are worth a search.
+SEARCHED = (State.READY, State.RUNNING, State.ENDING, State.ENDED)
 LEASE_KEY = SearchAttributeKey.for_datetime(names.LEASE_END)
 
 
@@ -54,6 +57,8 @@ class Doors:
         return pick(self.ref.environment, self.ref.host)
 
     def _show(self, state: State) -> None:
+        if state in SEARCHED and state is not self.state:
+            workflow.upsert_search_attributes([STATE_KEY.value_set(state)])
         self.state = state
         rows = {
             "state": f"**{state}**",

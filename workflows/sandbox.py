@@ -19,12 +19,11 @@ with workflow.unsafe.imports_passed_through():
     from paddock.contracts.status import State
 
 from workflows import outcome, steps
-from workflows.doors import LEASE_KEY, Doors
+from workflows.doors import LEASE_KEY, STATE_KEY, Doors
 from workflows.saga import Step, Where, compensate, perform, seconds, uncancelled
 
 T = TypeVar("T")
 STATE_OF = {"place": State.PLACING, "boot": State.BOOTING, "fence": State.FENCING}
-STATE_KEY = SearchAttributeKey.for_keyword(names.STATE)
 
 
 @workflow.defn(name=names.SANDBOX, failure_exception_types=[ValidationError])
@@ -71,7 +70,6 @@ class Sandbox(Doors):
             self.ref, how, why, self.results, self.policy.digest if self.policy else "", self.error
         )
         self._show(State.ENDED)
-        workflow.upsert_search_attributes([STATE_KEY.value_set(State.ENDED)])
         await uncancelled(workflow.wait_condition(workflow.all_handlers_finished))
         if how in FAILS_THE_WORKFLOW:
             words = self.error.message if self.error else why
@@ -166,7 +164,7 @@ class Sandbox(Doors):
         if done.error:
             self.error = done.error
             if done.error.kind not in (ErrorKind.NOT_FOUND, ErrorKind.NOT_EXECUTABLE):
-                self.end = (Outcome.ERROR, done.error.message)
+                self.end = (outcome.LOSSES.get(done.error.kind, Outcome.ERROR), done.error.message)
         self.results.append(done.result)
 
     async def _collect(self) -> None:
@@ -212,6 +210,9 @@ class Sandbox(Doors):
     async def _timed(self, name: str, what: Awaitable[T]) -> T:
         before = workflow.time()
         try:
-            return await what
-        finally:
+            answer = await what
+        except ActivityError:
             self.notes.steps_ms[name] = (workflow.time() - before) * 1e3
+            raise
+        self.notes.steps_ms[name] = (workflow.time() - before) * 1e3
+        return answer

@@ -32,13 +32,16 @@ def write_sealed(directory: Path, sandbox: str, lines: Iterable[bytes], note: st
     target = sealed_path(directory, sandbox)
     making = target.with_name(f".{sandbox}.new")
     shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(mode=0o750)
+    making.mkdir()
+    making.chmod(0o750)  # the host's worker, of the recorder's group, verifies what is sealed
     with (making / CHAIN).open("xb") as chain:
+        os.fchmod(chain.fileno(), 0o640)
         for line in lines:
             chain.write(line + b"\n")
         chain.flush()
         os.fsync(chain.fileno())
     with (making / CHECKPOINT).open("x") as checkpoint:
+        os.fchmod(checkpoint.fileno(), 0o640)
         checkpoint.write(note)
         checkpoint.flush()
         os.fsync(checkpoint.fileno())

@@ -116,15 +116,16 @@ class Embedded:
 
     async def stop(self) -> None:
         """End what runs, with receipts, then every part; leaves nothing but the state directory."""
+        if self._lock is None:
+            return  # another one's state, and nothing was started
         self.state.ready.unlink(missing_ok=True)
         try:
             if hasattr(self, "client"):
                 await self._end_sandboxes()
         finally:
             await self._parts.stop()
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
+            os.close(self._lock)
+            self._lock = None
 
     async def _end_sandboxes(self) -> None:
         deadline = time.monotonic() + END_S

@@ -254,6 +254,7 @@ def _prepare(paths: HostPaths, users: Users) -> None:
         (paths.logs, None, 0o750),
         (paths.keys, None, 0o755),
         (paths.audit, users.recorder, 0o750),
+        (paths.audit / "sealed", users.recorder, 0o750),
         (paths.secrets, users.broker, 0o700),
     ):
         directory.mkdir(parents=True, exist_ok=True)

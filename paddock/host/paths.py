@@ -40,7 +40,7 @@ class HostPaths:
 
     @property
     def slots(self) -> Path:
-        return self.worker / "slots.sqlite"
+        return self.worker / "slots.json"
 
     @property
     def worker(self) -> Path:

@@ -47,8 +47,13 @@ class Control:
                     await self._do(frame.open(Ask), reader, writer)
                 except PaddockError as wrong:
                     writer.write(wire.failure(wrong.info))
-                except ValueError as wrong:
-                    writer.write(wire.failure(ErrorInfo(kind=ErrorKind.INTERNAL, message=str(wrong))))
+                except (asyncio.IncompleteReadError, ConnectionError):
+                    raise  # whoever asked is gone
+                except Exception as wrong:
+                    # Hanging up would say that the sandbox is lost, and it lives.
+                    log.exception("a request failed")
+                    words = f"{type(wrong).__name__}: {wrong}"[:1000]
+                    writer.write(wire.failure(ErrorInfo(kind=ErrorKind.INTERNAL, message=words)))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

@@ -18,6 +18,7 @@ class Idle:
         self._timer: asyncio.TimerHandle | None = None
         self._turn = asyncio.Lock()  # a pause under way is over before a resume begins
         self._pausing: asyncio.Task[None] | None = None
+        self._untold = self._closed = False
         self.paused = False
 
     def begin(self) -> None:
@@ -34,21 +35,27 @@ class Idle:
             async with self._turn:
                 if self.paused:
                     await self._vm.resume()
-                    self.paused = False
+                    self.paused, self._untold = False, True
+                if self._untold:  # also when the one before could not tell it
                     await self._restored()
+                    self._untold = False
             yield
         finally:
             self._inside -= 1
             self._later()
 
     def close(self) -> None:
+        """Pause nothing any more."""
+        self._closed = True
         if self._timer:
             self._timer.cancel()
         if self._pausing:
             self._pausing.cancel()
 
     def _later(self) -> None:
-        if not self._inside:
+        if not self._inside and not self._closed:
+            if self._timer:
+                self._timer.cancel()
             self._timer = asyncio.get_running_loop().call_later(self._idle_s, self._pause)
 
     def _pause(self) -> None:

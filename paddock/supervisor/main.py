@@ -4,6 +4,7 @@ Its death is the sandbox's death: the VMM has it as parent with PDEATHSIG, and t
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -128,7 +129,8 @@ class Supervisor:
         opening.cancel()
         self.idle.close()
         self.tasks.lost(why)
-        rundir.write(args.directory / rundir.FAREWELL, rundir.Farewell(why=why))
+        with contextlib.suppress(OSError):  # a full disk must not keep it from ending well
+            rundir.write(args.directory / rundir.FAREWELL, rundir.Farewell(why=why))
         self.audit.note("sandbox.ended", detail={"why": why})
         await asyncio.wait([asyncio.ensure_future(self._leave())], timeout=1.0)
 

@@ -23,19 +23,44 @@ SIGKILL: Final = 9
 UID: Final = 1000
 
 
+_NOT_KEPT: Final = {
+    ErrorKind.DISK_FULL: ErrorInfo(
+        kind=ErrorKind.DISK_FULL,
+        message="the host's disk is full: the task's output could not be kept, so the task was ended",
+        remedy="free space under the host's state directory",
+    ),
+    ErrorKind.INTERNAL: ErrorInfo(
+        kind=ErrorKind.INTERNAL,
+        message="the host could not keep the task's output, so the task was ended",
+        remedy="check the disk of the host's state directory",
+    ),
+}
+
+
+def _kind(wrong: OSError) -> ErrorKind:
+    full = wrong.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return ErrorKind.DISK_FULL if full else ErrorKind.INTERNAL
+
+
 class Output:
     """The output file of one task: appended to, counted, hashed; `full` once the limit or the disk is reached."""
 
     def __init__(self, file: Path, limit_bytes: int) -> None:
-        self._fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            self._fd = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        except OSError as wrong:
+            info = _NOT_KEPT[_kind(wrong)]
+            raise PaddockError(info.kind, f"{info.message} ({wrong.strerror})", remedy=info.remedy) from wrong
         self._limit = limit_bytes
         self._hash = hashlib.sha256()
+        self._size = 0
+        self._digest = ""
         self.bytes = 0
         self.full = ""
 
     def write(self, chan: int, data: memoryview) -> None:
-        """Append, up to the limit."""
-        if self.full:
+        """Append, up to the limit; whole records only, and none after `close`."""
+        if self.full or self._digest:
             return
         room = self._limit - self.bytes
         if len(data) > room:
@@ -43,17 +68,22 @@ class Output:
             self.full = ErrorKind.OUTPUT_LIMIT.value
         if data:
             try:
-                os.writev(self._fd, [RECORD.pack(chan, len(data)), data])
+                if os.writev(self._fd, [RECORD.pack(chan, len(data)), data]) < RECORD.size + len(data):
+                    os.ftruncate(self._fd, self._size)  # a disk that is nearly full takes a part
+                    raise OSError(errno.ENOSPC, "a part of a record was written")
             except OSError as wrong:
-                self.full = (ErrorKind.DISK_FULL if wrong.errno == errno.ENOSPC else ErrorKind.INTERNAL).value
+                self.full = _kind(wrong).value
                 return
+            self._size += RECORD.size + len(data)
             self._hash.update(data)
             self.bytes += len(data)
 
     def close(self) -> str:
-        """Answers the digest of all that was written."""
-        os.close(self._fd)
-        return "sha256:" + self._hash.hexdigest()
+        """Answers the digest of all that was written; again the same."""
+        if not self._digest:
+            os.close(self._fd)
+            self._digest = "sha256:" + self._hash.hexdigest()
+        return self._digest
 
 
 class Task:
@@ -130,13 +160,7 @@ class Task:
                 field="task.output_limit_bytes",
                 remedy="raise output_limit_bytes, or write less",
             )
-        if self._reason == ErrorKind.DISK_FULL.value:
-            return ErrorInfo(
-                kind=ErrorKind.DISK_FULL,
-                message="the host's disk is full: the task's output could not be kept, so the task was ended",
-                remedy="free space under the host's state directory",
-            )
-        return None
+        return next((info for kind, info in _NOT_KEPT.items() if kind.value == self._reason), None)
 
     def _result(self, *, exit_code: int | None = None, signal: int | None = None, reason: str = "") -> TaskResult:
         return TaskResult(
@@ -148,6 +172,8 @@ class Task:
         )
 
     def _finish(self, done: TaskDone) -> None:
+        if self.done.done():
+            return  # it was lost meanwhile
         try:
             rundir.write(self._directory / f"{self.number}.done", done)
         except OSError:

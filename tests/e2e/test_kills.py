@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.conftest import PADDOCK, Up
 from tests.e2e.fence import API, SECRET, Servers, servers
 
-ROUNDS = int(os.environ.get("PADDOCK_KILL_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("PADDOCK_LOOPS", "3"))
 SEED = int(os.environ.get("PADDOCK_SEED", "20261125"))
 LINES = 100
 # Writes a numbered line every 100 ms for 10 s, and asks the API for something with a credential it does not hold.

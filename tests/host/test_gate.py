@@ -16,7 +16,7 @@ NO_CONTEXT = cast(Any, None)
 
 
 def made(directory: Path, size: int) -> tuple[Gate, PlacementSlots]:
-    gate = Gate(Slots(directory / "slots.sqlite", size))
+    gate = Gate(Slots(directory / "slots.json", size))
     return gate, PlacementSlots(gate)
 
 
@@ -77,7 +77,7 @@ async def test_two_pollers_of_a_host_with_one_slot_place_one_sandbox_after_anoth
 async def test_a_promise_that_lapses_is_seen_without_a_wake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.01)
     now = 1000.0
-    slots = Slots(tmp_path / "slots.sqlite", 1, lambda: now)
+    slots = Slots(tmp_path / "slots.json", 1, lambda: now)
     gate = Gate(slots)
     slots.reserve("sb-1", "w")
     poll = await waits(PlacementSlots(gate).reserve_slot(NO_CONTEXT))

@@ -1,6 +1,5 @@
 """The host's table of slots: promises lapse, boots hold, and every operation may be repeated."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,9 +25,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def slots(tmp_path: Path, clock: Clock) -> Iterator[Slots]:
-    made = Slots(tmp_path / "slots.sqlite", 2, clock)
-    yield made
+def slots(tmp_path: Path, clock: Clock) -> Slots:
+    return Slots(tmp_path / "slots.json", 2, clock)
     made.close()
 
 
@@ -92,6 +90,7 @@ def test_keys_open_streams_for_an_hour_after_the_end_and_then_no_more(slots: Slo
     slots.release("sb-1")  # repeated: it must not forget the keys
     assert slots.caller_keys("sb-1") == ("first", "second")
     clock.now += REMEMBERED_S + 1
+    slots.reserve("another", "w")
     slots.release("another")
     assert slots.caller_keys("sb-1") == ()
 
@@ -103,19 +102,30 @@ def test_nobody_is_let_in_to_a_sandbox_that_is_not_held(slots: Slots) -> None:
     assert slots.caller_keys("sb-1") == (), "an empty list of keys is no key"
 
 
-def test_another_process_finds_what_was_promised(tmp_path: Path, clock: Clock) -> None:
-    before = Slots(tmp_path / "slots.sqlite", 1, clock)
-    before.confirm("sb-1", "w", ("key",))
-    after = Slots(tmp_path / "slots.sqlite", 1, clock)
-    try:
-        assert after.free() == 0
-        assert not after.reserve("sb-2", "w")
-        assert after.caller_keys("sb-1") == ("key",)
-        assert after.release("sb-1")
-        assert before.free() == 1
-    finally:
-        before.close()
-        after.close()
+def test_the_next_process_finds_what_was_promised(tmp_path: Path, clock: Clock) -> None:
+    Slots(tmp_path / "slots.json", 1, clock).confirm("sb-1", "w", ("key",))
+    after = Slots(tmp_path / "slots.json", 1, clock)
+    assert after.free() == 0
+    assert not after.reserve("sb-2", "w")
+    assert after.caller_keys("sb-1") == ("key",)
+    assert after.release("sb-1")
+    last = Slots(tmp_path / "slots.json", 1, clock)
+    assert last.free() == 1
+    assert last.caller_keys("sb-1") == ("key",)
+
+
+def test_a_file_that_was_never_written_or_is_none_begins_an_empty_table(tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "slots.json").write_text('{"held": ')
+    assert Slots(tmp_path / "slots.json", 3, clock).free() == 3
+
+
+def test_output_is_kept_for_those_who_hold_a_slot_or_did_lately(slots: Slots, clock: Clock) -> None:
+    slots.confirm("sb-1", "w", ())
+    slots.confirm("sb-2", "w", ())
+    slots.release("sb-2")
+    assert slots.remembered() == {"sb-1", "sb-2"}
+    clock.now += REMEMBERED_S + 1
+    assert slots.remembered() == {"sb-1"}
 
 
 OPERATIONS = st.lists(
@@ -124,9 +134,11 @@ OPERATIONS = st.lists(
 
 
 @given(OPERATIONS)
-def test_never_more_are_held_than_there_are(operations: list[tuple[str, str]]) -> None:
+def test_never_more_are_held_than_there_are(
+    tmp_path_factory: pytest.TempPathFactory, operations: list[tuple[str, str]]
+) -> None:
     clock = Clock()
-    slots = Slots(Path(":memory:"), 2, clock)
+    slots = Slots(tmp_path_factory.mktemp("slots") / "slots.json", 2, clock)
     booted: set[str] = set()
     for operation, name in operations:
         if operation == "reserve":
@@ -140,4 +152,3 @@ def test_never_more_are_held_than_there_are(operations: list[tuple[str, str]]) -
             clock.now += RESERVED_S / 2
         assert 0 <= slots.free() <= 2
         assert booted <= {slot.sandbox_id for slot in slots.held() if slot.confirmed}
-    slots.close()
