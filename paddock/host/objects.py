@@ -9,8 +9,8 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -30,10 +30,12 @@ class ObjectWriter:
         folder = store.folder(sandbox_id)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            number, name = tempfile.mkstemp(prefix=_PART, dir=folder)
+            # Not tempfile: it makes the path absolute, which a worker without privilege may not reach.
+            name = folder / f"{_PART}{secrets.token_hex(8)}"
+            number = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as wrong:
             raise _disk(wrong) from wrong
-        self._file, self._path = os.fdopen(number, "wb"), Path(name)
+        self._file, self._path = os.fdopen(number, "wb"), name
         self._hash = hashlib.sha256()
         self.written = 0
 
