@@ -159,7 +159,7 @@ class Sandbox(Doors):
         argument = hosts.RunTask(ref=self.ref, task=number, spec=task, inputs=(*self.spec.inputs, *task.inputs))
         longest = replace(do, timeout_s=task.timeout_s + 300)
         done: hosts.TaskDone = await self._timed(
-            "run", perform(longest, argument, self._queue(do.where), summary=task.agent or task.argv[0])
+            "run", perform(longest, argument, self._queue(do.where), summary=task.argv[0])
         )
         if done.error:
             self.error = done.error

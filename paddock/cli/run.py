@@ -59,8 +59,6 @@ def run(
     argv: Annotated[
         list[str] | None, typer.Argument(metavar="[--] ARGV...", help="The program and its arguments.")
     ] = None,
-    agent: Annotated[str | None, typer.Option(help="An agent known to the environment, in place of ARGV.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What the agent is asked to do.")] = None,
     image: Annotated[str, typer.Option(help="What the sandbox boots.")] = "base",
     policy: Annotated[str, typer.Option(help="What it may reach: a name, name@revision, or a file.")] = "deny-all",
     env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=value, or NAME to pass it on.")] = None,
@@ -87,8 +85,8 @@ def run(
 
     126 not executable, 127 not found, 128+n killed by signal n. With nothing running, all parts come up for this run.
     """
-    if bool(argv) == bool(agent):
-        raise typer.BadParameter("name a program, as in `paddock run -- echo hello`, or an agent with --agent")
+    if not argv:
+        raise typer.BadParameter("name a program, as in `paddock run -- echo hello`")
     lifetime_s = seconds(lifetime)
     fields: dict[str, Any] = {
         "image": image,
@@ -97,9 +95,7 @@ def run(
         "lifetime_s": lifetime_s,
         "place_timeout_s": seconds(wait),
         "task": {
-            "argv": argv or [],
-            "agent": agent,
-            "prompt": prompt,
+            "argv": argv,
             "env": dict(variable(text) for text in env or ()),
             "cwd": cwd,
             "timeout_s": seconds(timeout) if timeout else min(lifetime_s, 7 * 86400),

@@ -227,5 +227,5 @@ def _owner() -> str:
 
 
 def _summary(spec: SandboxSpec) -> str:
-    what = (spec.task.agent or spec.task.argv[0]) if spec.task else "session"
+    what = spec.task.argv[0] if spec.task else "session"
     return f"{spec.environment} · {spec.image} · {what} · {spec.shape.vcpu} vCPU"[:190]

@@ -65,9 +65,9 @@ class TaskSpec(Strict):
 
     @model_validator(mode="after")
     def _something_to_run(self) -> "TaskSpec":
-        if bool(self.argv) == bool(self.agent):
-            raise ValueError("either argv or agent says what to run")
-        if self.argv and (not self.argv[0] or any("\0" in a for a in self.argv)):
+        if self.agent or self.prompt:
+            raise ValueError("agent, prompt: not in this version; start the agent by argv, as examples/demo does")
+        if not self.argv or not self.argv[0] or any("\0" in a for a in self.argv):
             raise ValueError("argv: the program's name is empty or an argument holds a NUL byte")
         if self.tty:
             raise ValueError("tty: not in this version")

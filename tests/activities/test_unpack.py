@@ -115,9 +115,7 @@ async def test_a_stream_without_end_is_cut_off(objects: ObjectStore, monkeypatch
 
 
 @pytest.mark.parametrize("many", [entry("f", b""), entry("d", b"", type=tarfile.DIRTYPE)], ids=["files", "others"])
-async def test_too_many_entries_are_refused(
-    many: bytes, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_too_many_entries_are_refused(many: bytes, objects: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpack, "MAX_FILES", 5)
     assert len(await unpacked(objects, entry("f", b"") * 5 + END)) == 5
     assert await refused(objects, many * 60 + END) is ErrorKind.OUTPUT_LIMIT
