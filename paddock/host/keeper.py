@@ -18,6 +18,7 @@ from paddock.contracts.errors import ErrorInfo, ErrorKind, PaddockError
 from paddock.contracts.report import Receipt
 from paddock.egress.tls.client import client_context
 from paddock.host.config import HostConfig, load
+from paddock.host.fork import adopt_orphans
 from paddock.host.loop import Loop
 from paddock.host.messages import Held, KeeperAnswer, KeeperAsk, RunRecord
 from paddock.host.paths import HostPaths, listen
@@ -67,6 +68,7 @@ class Keeper:
         self.users.own(config.paths.root / SOCKET, None, self.users.service_gid, 0o660)
 
     def run(self) -> None:
+        adopt_orphans()
         self.loop.on_signal(signal.SIGCHLD, self._reap)
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.on_signal(number, self._stop)
