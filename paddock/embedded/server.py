@@ -133,7 +133,7 @@ class TemporalServer:
 
     def _broken(self, what: str) -> PaddockError:
         try:
-            lines = self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL:]
+            lines = [line[:300] for line in self.log.read_text(errors="replace").splitlines()[-_LOG_TAIL:]]
         except OSError:
             lines = []
         return PaddockError(
@@ -153,4 +153,5 @@ class TemporalServer:
     def _environment(self) -> dict[str, str]:
         # Profiles and TEMPORAL_* of the user are about their own server, not about this one.
         kept = {name: os.environ[name] for name in ("PATH", "TZ", "SSL_CERT_FILE") if name in os.environ}
-        return {**kept, "HOME": str(self.directory)}
+        # Without a name for its uid the server does not start; a uid without an entry in passwd has none.
+        return {**kept, "HOME": str(self.directory), "USER": os.environ.get("USER") or "paddock"}
