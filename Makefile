@@ -9,6 +9,8 @@ ifeq ($(strip $(HOME)),)
 export HOME := $(shell getent passwd "$$(id -u)" | cut -d: -f6)
 endif
 
+# Byte code stays out of the source folders: the demo's observer looks for every file that was not there before.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 PYTHON := .venv/bin/python
 SECONDS_TEST ?= 1500
 

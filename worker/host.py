@@ -23,6 +23,7 @@ from activities.ground import HostActivities
 from activities.place import PlaceActivities
 from activities.sandbox import SandboxActivities
 from activities.tasks import TaskActivities
+from paddock import __version__
 from paddock.contracts import names
 from paddock.contracts.hosts import HostSpec, SandboxRef
 from paddock.embedded import assets
@@ -124,6 +125,7 @@ def _workers(
     make = partial(
         Worker,
         client,
+        build_id=f"paddock-{__version__}",  # else it reads every module's file, which it may not reach any more
         max_heartbeat_throttle_interval=QUICK,  # a cancel reaches an activity with its heartbeat
         default_heartbeat_throttle_interval=QUICK,
         graceful_shutdown_timeout=timedelta(seconds=1),
