@@ -20,7 +20,7 @@ class CredentialActivities:
     @activity.defn
     async def revoke_credentials(self, ref: SandboxRef) -> Undone:
         """Revoke the sandbox's token; the receipt says how its refusal was seen."""
-        async with beating():
+        async with beating(undo=True):
             answer = await self.keeper.ask("revoke", sandbox_id=ref.sandbox_id)
             return Undone(
                 receipts=(

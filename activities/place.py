@@ -25,7 +25,7 @@ class PlaceActivities:
     async def reserve_slot(self, ask: Reservation) -> Placed:
         """Promise a slot for a short time, or refuse by the answer: `full` to ask again, `error` to give up."""
         host = self.config.host
-        if error := self._unknown_image(ask) or self._too_large(ask):
+        if error := self._unknown_image(ask) or self._too_large(ask) or self._too_long(ask):
             return Placed(host=host, error=error)
         if not self.gate.reserve(ask.ref.sandbox_id, ask.ref.workflow_id, ask.caller_keys):
             return Placed(host=host, full=True)
@@ -34,7 +34,7 @@ class PlaceActivities:
     @activity.defn
     async def release_slot(self, ref: SandboxRef) -> Undone:
         """Free the slot; the receipt comes from looking into the table."""
-        async with beating():
+        async with beating(undo=True):
             free = self.gate.release(ref.sandbox_id)
             return Undone(
                 receipts=(
@@ -62,6 +62,17 @@ class PlaceActivities:
             message=f"no image {ask.image!r} in environment {self.config.environment!r}; known: {known}",
             field="image",
             remedy="name one of those",
+        )
+
+    def _too_long(self, ask: Reservation) -> ErrorInfo | None:
+        most = self.config.caps.lifetime_s
+        if ask.lifetime_s <= most:
+            return None
+        return ErrorInfo(
+            kind=ErrorKind.BAD_SPEC,
+            message=f"lifetime_s: {ask.lifetime_s} is more than this environment allows ({most})",
+            field="lifetime_s",
+            remedy="ask for less, extend it later, or let the operator raise `caps.lifetime_s`",
         )
 
     def _too_large(self, ask: Reservation) -> ErrorInfo | None:

@@ -15,8 +15,11 @@ RETRYABLE = frozenset({ErrorKind.INTERNAL, ErrorKind.AUDIT_UNAVAILABLE})
 
 
 @contextlib.asynccontextmanager
-async def beating(*details: object) -> AsyncIterator[None]:
-    """Heartbeat until the block ends, and turn PaddockError into a failure that the workflow can read."""
+async def beating(*details: object, undo: bool = False) -> AsyncIterator[None]:
+    """Heartbeat until the block ends, and turn PaddockError into a failure that the workflow can read.
+
+    An `undo` never fails for good: it is tried again until it answers, since nothing else comes after it.
+    """
 
     async def beat() -> None:
         while True:
@@ -31,7 +34,7 @@ async def beating(*details: object) -> AsyncIterator[None]:
             wrong.info.message,
             wrong.info.model_dump(mode="json"),
             type=wrong.kind.value,
-            non_retryable=wrong.kind not in RETRYABLE,
+            non_retryable=not undo and wrong.kind not in RETRYABLE,
         ) from None
     finally:
         beats.cancel()

@@ -1,15 +1,19 @@
 """A sandbox on this host: booted, fenced, its lease moved, destroyed and proved gone."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
 from activities.running import beating
 from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.contracts.hosts import Attach, Attached, Boot, Booted, ExtendLease, SandboxRef, Undone
+from paddock.host.config import Caps
 from paddock.host.gate import Gate
 from paddock.host.link import KeeperLink, SupervisorLink
 from paddock.host.messages import Ask
+
+LAST_WORD_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class SandboxActivities:
     keeper: KeeperLink
     supervisors: SupervisorLink
     gate: Gate
+    caps: Caps
 
     @activity.defn
     async def boot_sandbox(self, boot: Boot) -> Booted:
@@ -47,15 +52,25 @@ class SandboxActivities:
     async def extend_lease(self, extend: ExtendLease) -> None:
         """Move the supervisor's own deadline."""
         async with beating():
-            await self.supervisors.ask(extend.ref.sandbox_id, Ask(op="extend", lease_end=extend.lease_end))
+            sandbox_id, lease_end = extend.ref.sandbox_id, extend.lease_end
+            longest = datetime.now(UTC) + timedelta(seconds=self.caps.lifetime_s)
+            if lease_end > longest:
+                raise PaddockError(
+                    ErrorKind.NOT_ALLOWED,
+                    f"the lease may end {self.caps.lifetime_s} s from now at the latest",
+                    field="lifetime_s",
+                    remedy="ask for less, or let the operator raise `caps.lifetime_s`",
+                )
+            await self.keeper.ask("extend", sandbox_id=sandbox_id, lease_end=lease_end)
+            await self.supervisors.ask(sandbox_id, Ask(op="extend", lease_end=lease_end))
 
     @activity.defn
     async def destroy_vm(self, ref: SandboxRef) -> Undone:
         """Kill all of the sandbox and look until it is gone; a receipt for each thing it held."""
-        async with beating():
+        async with beating(undo=True):
             try:
-                denied = (await self.supervisors.ask(ref.sandbox_id, Ask(op="denied"))).denied
+                denied = (await self.supervisors.ask(ref.sandbox_id, Ask(op="denied"), LAST_WORD_S)).denied
             except PaddockError:
-                denied = ()  # the supervisor is gone already; what it denied is in the audit chain
+                denied = ()  # gone already, or hanging; what it denied is in the audit chain
             answer = await self.keeper.ask("destroy", sandbox_id=ref.sandbox_id)
             return Undone(receipts=answer.receipts, denied=denied)

@@ -17,6 +17,7 @@ from paddock.host.messages import Ask
 from paddock.host.objects import ObjectStore
 
 INPUT_WAIT_S = 60.0
+KILL_S = 5.0
 CHUNK = 1 << 18
 
 
@@ -44,8 +45,12 @@ class TaskActivities:
             except asyncio.CancelledError:
                 if activity.is_worker_shutdown():
                     raise  # the task goes on; the next worker finds it
-                await self.supervisors.ask(sandbox_id, Ask(op="kill", task=run.task))
-                return await asyncio.wait_for(self.supervisors.wait(sandbox_id, run.task), 5)
+                try:
+                    await self.supervisors.ask(sandbox_id, Ask(op="kill", task=run.task), KILL_S)
+                    async with asyncio.timeout(KILL_S):
+                        return await self.supervisors.wait(sandbox_id, run.task)
+                except (PaddockError, TimeoutError):
+                    raise asyncio.CancelledError from None  # it hangs: the undo ends it, without asking
 
     @activity.defn
     async def collect_outputs(self, collect: Collect) -> Collected:

@@ -14,7 +14,7 @@ from pathlib import Path
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import FixedSizeSlotSupplier, PollerBehaviorSimpleMaximum, Worker, WorkerTuner
 
 from activities.audit import AuditActivities
@@ -34,6 +34,7 @@ from paddock.host.link import KeeperLink, SupervisorLink
 from paddock.host.objects import ObjectStore
 from paddock.host.slots import Slots
 from paddock.host.streams import StreamHost
+from paddock.host.tidy import tidy
 from paddock.host.users import Users
 from paddock.temporal.connect import connect
 
@@ -69,13 +70,14 @@ class Losses:
         task.add_done_callback(self._tasks.discard)
 
     async def _tell(self, ref: SandboxRef, why: str) -> None:
-        handle = self._client.get_workflow_handle(ref.workflow_id, first_execution_run_id=ref.run_id)
+        # By its run: a later sandbox of the same name is another one, and lives.
+        handle = self._client.get_workflow_handle(ref.workflow_id, run_id=ref.run_id)
         while True:
             try:
                 await handle.signal("sandbox_lost", why)
                 return
             except RPCError as wrong:
-                if "not found" in str(wrong).lower() or "completed" in str(wrong).lower():
+                if wrong.status is RPCStatusCode.NOT_FOUND:
                     return  # it ended meanwhile: its undo has looked, or the sweep will
                 log.warning("telling %s that it is lost: %s", ref.workflow_id, wrong)
                 await asyncio.sleep(TRY_AGAIN_S)
@@ -111,7 +113,7 @@ def _workers(
     images: frozenset[str],
 ) -> list[Worker]:
     place = PlaceActivities(config, gate, images)
-    sandbox = SandboxActivities(keeper, link, gate)
+    sandbox = SandboxActivities(keeper, link, gate, config.caps)
     tasks = TaskActivities(link, objects)
     revoke, audit, host = CredentialActivities(keeper), AuditActivities(config, keeper), HostActivities()
     fixed = FixedSizeSlotSupplier(1)
@@ -169,7 +171,9 @@ async def run(config: HostConfig, token: str, images: frozenset[str]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     made = _workers(client, config, gate, keeper, link, objects, images)
     workers = [asyncio.ensure_future(worker.run()) for worker in made]
-    streams: list[asyncio.Future[None]] = []
+    for held in await keeper.inventory():  # the table may be an older one, or lost: what runs holds its slot
+        gate.slots.confirm(held.ref.sandbox_id, held.ref.workflow_id, held.caller_keys)
+    streams: list[asyncio.Future[None]] = [asyncio.ensure_future(tidy(gate.slots, keeper, objects, paths))]
     if config.relay:
         served = StreamHost(
             relay=config.relay,

@@ -158,8 +158,9 @@ class Doors:
             words = self.error.message if self.error else "the sandbox ended before it was placed"
             raise ApplicationError(words, type=(self.error.kind if self.error else ErrorKind.SANDBOX_LOST).value)
         if caller_key not in self.keys:
-            self.keys = (*self.keys, caller_key)
             await self._tell_host("allow_caller", hosts.AllowCaller(ref=self.ref, caller_key=caller_key))
+            if caller_key not in self.keys:  # another attach of the same key may have come first
+                self.keys = (*self.keys, caller_key)
         return Attachment(sandbox_id=self.ref.sandbox_id, host=self.placed.host, relay=self.placed.relay)
 
     @attach.validator

@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from pydantic import BaseModel, ValidationError
 
     from paddock.contracts import hosts, names
-    from paddock.contracts.errors import ErrorKind
+    from paddock.contracts.errors import ErrorInfo, ErrorKind
     from paddock.contracts.report import FAILS_THE_WORKFLOW, Outcome, SandboxReport
     from paddock.contracts.spec import SandboxSpec, TaskSpec
     from paddock.contracts.status import State
@@ -59,13 +59,20 @@ class Sandbox(Doors):
         if isinstance(failure, ActivityError):
             if self.end is None or outcome.is_loss(failure):
                 self.end, self.error = outcome.of_failure(failure, spec)
+        elif isinstance(failure, ValidationError):  # it would fail the run at once: undo first
+            error = ErrorInfo(kind=ErrorKind.INTERNAL, message=f"an answer of the host is malformed: {failure}")
+            self.end, self.error = (Outcome.ERROR, error.message), error
         elif isinstance(failure, Exception):
             raise failure  # a mistake in this workflow: fail the workflow task, undo nothing
+        booted = steps.BOOT in self.saga.taken
         self._show(State.ENDING)
         before = workflow.time()
         await uncancelled(self.saga.backward(self._back))
         self.notes.steps_ms["end"] = (workflow.time() - before) * 1e3
         how, why = self.end or outcome.of_task(self.results)
+        if booted and not self.notes.audit.verified and how not in outcome.LOSSES.values():
+            self.error = ErrorInfo(kind=ErrorKind.AUDIT_BROKEN, message="the sandbox's audit chain does not verify")
+            how, why = Outcome.ERROR, self.error.message
         self.report = self.notes.report(
             self.ref, how, why, self.results, self.policy.digest if self.policy else "", self.error
         )
@@ -114,7 +121,13 @@ class Sandbox(Doors):
 
     async def _place(self, step: Step) -> None:
         assert step.do
-        argument = hosts.Reservation(ref=self.ref, shape=self.spec.shape, image=self.spec.image, caller_keys=self.keys)
+        argument = hosts.Reservation(
+            ref=self.ref,
+            shape=self.spec.shape,
+            image=self.spec.image,
+            lifetime_s=self.spec.lifetime_s,
+            caller_keys=self.keys,
+        )
         deadline = workflow.time() + self.spec.place_timeout_s
         while True:  # a host that filled up behind a poll in flight refuses by its answer: ask again at once
             left = max(1.0, deadline - workflow.time())

@@ -33,7 +33,6 @@ def write_sealed(directory: Path, sandbox: str, lines: Iterable[bytes], note: st
     making = target.with_name(f".{sandbox}.new")
     shutil.rmtree(making, ignore_errors=True)
     making.mkdir()
-    making.chmod(0o750)  # the host's worker, of the recorder's group, verifies what is sealed
     with (making / CHAIN).open("xb") as chain:
         os.fchmod(chain.fileno(), 0o640)
         for line in lines:
@@ -45,6 +44,9 @@ def write_sealed(directory: Path, sandbox: str, lines: Iterable[bytes], note: st
         checkpoint.write(note)
         checkpoint.flush()
         os.fsync(checkpoint.fileno())
+    # The host's worker verifies what is sealed, by the group that comes from the set-gid directory; changing the mode
+    # of one takes that bit away, so it comes last.
+    making.chmod(0o750)
     sync_directory(making)
     making.rename(target)
     sync_directory(target.parent)

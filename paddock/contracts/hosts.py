@@ -6,6 +6,7 @@ from pydantic import Field
 
 from paddock.contracts.base import Wire
 from paddock.contracts.errors import ErrorInfo
+from paddock.contracts.ids import SandboxId
 from paddock.contracts.report import AuditSummary, Denial, OutputFile, Receipt, TaskResult
 from paddock.contracts.spec import InputRef, OutputGlob, Shape, TaskSpec
 
@@ -13,7 +14,7 @@ from paddock.contracts.spec import InputRef, OutputGlob, Shape, TaskSpec
 class SandboxRef(Wire):
     """Which sandbox an activity is about."""
 
-    sandbox_id: str
+    sandbox_id: SandboxId
     workflow_id: str
     run_id: str
     environment: str
@@ -47,6 +48,7 @@ class Reservation(Wire):
     ref: SandboxRef
     shape: Shape
     image: str = "base"
+    lifetime_s: int = 3600
     caller_keys: tuple[str, ...] = ()
 
 

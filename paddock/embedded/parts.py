@@ -20,6 +20,16 @@ POLL_S: Final = 0.02
 _PR_SET_PDEATHSIG: Final = 1
 
 
+# Keys and tokens of whoever starts us have no business in processes that parse a guest's bytes.
+PASSED_ON: Final = ("PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR")
+PASSED_ON_PREFIXES: Final = ("LC_", "PYTHON")
+
+
+def plain_environment() -> dict[str, str]:
+    """The part of this process's environment that the parts get."""
+    return {n: v for n, v in os.environ.items() if n in PASSED_ON or n.startswith(PASSED_ON_PREFIXES)}
+
+
 def spawn(argv: list[str], log: Path, environment: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
     """Start a part in a session of its own (Ctrl-C goes to its parent only), to be killed when its parent dies."""
     parent, libc = os.getpid(), ctypes.CDLL(None)
@@ -37,7 +47,7 @@ def spawn(argv: list[str], log: Path, environment: dict[str, str] | None = None)
             stderr=out,
             start_new_session=True,
             preexec_fn=tie,
-            env=environment,
+            env=environment or plain_environment(),
         )
 
 

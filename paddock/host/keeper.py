@@ -6,7 +6,9 @@ worker; sandboxes outlive it: the next keeper finds them by run directory and pi
 """
 
 import contextlib
+import errno
 import gc
+import logging
 import os
 import signal
 import socket
@@ -21,7 +23,7 @@ from paddock.host.config import HostConfig, load
 from paddock.host.fork import adopt_orphans
 from paddock.host.loop import Loop
 from paddock.host.messages import Held, KeeperAnswer, KeeperAsk, RunRecord
-from paddock.host.paths import HostPaths, listen
+from paddock.host.paths import HostPaths, listen, peer_uid
 from paddock.host.peer import Peer
 from paddock.host.services import Services
 from paddock.host.supervisors import Kept, Supervisors
@@ -29,6 +31,7 @@ from paddock.host.templates import Loaded, Templates
 from paddock.host.users import Users
 from paddock.host.wire import Splitter, words
 
+log = logging.getLogger(__name__)
 SOCKET = "keeper.sock"
 
 
@@ -139,6 +142,10 @@ class Keeper:
             sock, _ = self._door.accept()
         except BlockingIOError:
             return
+        if peer_uid(sock) not in self.users.may_ask:
+            log.warning("uid %d may not ask the keeper", peer_uid(sock))
+            sock.close()
+            return
         sock.setblocking(False)
         door = Door(sock)
         self.doors.append(door)
@@ -166,18 +173,29 @@ class Keeper:
             except PaddockError as wrong:
                 door.say(KeeperAnswer(id=ask.id, error=wrong.info))
             except OSError as wrong:
-                door.say(KeeperAnswer(id=ask.id, error=ErrorInfo(kind=ErrorKind.BOOT_FAILED, message=str(wrong))))
+                door.say(KeeperAnswer(id=ask.id, error=_why(wrong)))
+            except Exception as wrong:  # the keeper outlives whatever one request runs into
+                log.exception("%s %s", ask.op, ask.sandbox_id)
+                error = ErrorInfo(kind=ErrorKind.INTERNAL, message=f"{ask.op}: {wrong or type(wrong).__name__}")
+                door.say(KeeperAnswer(id=ask.id, error=error))
 
     def _answer(self, door: Door, ask: KeeperAsk) -> None:
         match ask.op:
             case "boot":
                 self._boot(door, ask)
             case "destroy":
-                self.supervisors.destroy(ask.sandbox_id, lambda receipts: self._destroyed(door, ask, receipts))
+                self.supervisors.destroy(_named(ask), lambda receipts: self._destroyed(door, ask, receipts))
             case "revoke":
-                self._forward(self.services.broker.peer, door, ask, {"op": "revoke", "sandbox": ask.sandbox_id})
+                self._forward(self.services.broker.peer, door, ask, {"op": "revoke", "sandbox": _named(ask)})
             case "seal":
-                self._forward(self.services.recorder.peer, door, ask, {"op": "seal", "sandbox": ask.sandbox_id})
+                self._forward(self.services.recorder.peer, door, ask, {"op": "seal", "sandbox": _named(ask)})
+            case "extend":
+                if ask.lease_end:
+                    self.supervisors.extend(_named(ask), ask.lease_end)
+                door.say(KeeperAnswer(id=ask.id))
+            case "forget":
+                self.supervisors.forget(_named(ask))
+                door.say(KeeperAnswer(id=ask.id))
             case "inventory":
                 pids = {service.name: service.pid for service in self.services.all}
                 held = tuple(map(_held, self.supervisors.kept.values()))
@@ -204,10 +222,8 @@ class Keeper:
             try:
                 kept = self.supervisors.boot(boot, loaded, self._hand)
             except (PaddockError, OSError) as wrong:
-                info = wrong.info if isinstance(wrong, PaddockError) else None
-                door.say(
-                    KeeperAnswer(id=ask.id, error=info or ErrorInfo(kind=ErrorKind.BOOT_FAILED, message=str(wrong)))
-                )
+                info = wrong.info if isinstance(wrong, PaddockError) else _why(wrong)
+                door.say(KeeperAnswer(id=ask.id, error=info))
                 return
             door.say(KeeperAnswer(id=ask.id, pid=kept.process.pid))
 
@@ -218,7 +234,7 @@ class Keeper:
         return self._introduce(services.recorder.peer, record), self._introduce(services.broker.peer, record)
 
     def _destroyed(self, door: Door, ask: KeeperAsk, receipts: tuple[Receipt, ...]) -> None:
-        self._unheard.pop(ask.sandbox_id, None)
+        self._unheard.pop(_named(ask), None)
         door.say(KeeperAnswer(id=ask.id, receipts=receipts))
 
     def _forward(self, peer: Peer | None, door: Door, ask: KeeperAsk, packet: dict[str, Any]) -> None:
@@ -235,11 +251,25 @@ class Keeper:
             peer.ask(packet, reply)
 
 
+def _why(wrong: OSError) -> ErrorInfo:
+    if wrong.errno in (errno.ENOSPC, errno.EDQUOT):
+        return ErrorInfo(
+            kind=ErrorKind.DISK_FULL, message="the host's disk is full", remedy="free space in its state directory"
+        )
+    return ErrorInfo(kind=ErrorKind.BOOT_FAILED, message=str(wrong))
+
+
+def _named(ask: KeeperAsk) -> str:
+    if ask.sandbox_id is None:
+        raise PaddockError(ErrorKind.INTERNAL, f"{ask.op} names no sandbox")
+    return ask.sandbox_id
+
+
 def _held(kept: Kept) -> Held:
     return Held(
         ref=kept.record.ref,
         alive=kept.process.alive(),
-        lease_end=kept.record.boot.lease_end,
+        lease_end=kept.record.lease_end,
         caller_keys=kept.record.boot.caller_keys,
     )
 
@@ -249,14 +279,15 @@ def _prepare(paths: HostPaths, users: Users) -> None:
     gid = users.service_gid
     for directory, uid, mode in (
         (paths.root, None, 0o755),
+        (paths.held, None, 0o700),
         (paths.run, None, 0o755),
         (paths.output, None, 0o755),
         (paths.objects, users.worker, 0o700),
         (paths.worker, users.worker, 0o750),
-        (paths.logs, None, 0o750),
+        (paths.logs, None, 0o700),
         (paths.keys, None, 0o755),
         (paths.audit, users.recorder, 0o750),
-        (paths.audit / "sealed", users.recorder, 0o750),
+        (paths.audit / "sealed", users.recorder, 0o2750),
         (paths.secrets, users.broker, 0o700),
     ):
         directory.mkdir(parents=True, exist_ok=True)
@@ -265,6 +296,7 @@ def _prepare(paths: HostPaths, users: Users) -> None:
 
 def main(argv: list[str]) -> int:
     """Entry of `paddock worker host`: the configuration's path is the one argument."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         [file] = argv
         Keeper(load(Path(file)), Path(file)).run()

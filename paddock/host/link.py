@@ -5,7 +5,11 @@ import contextlib
 import itertools
 import logging
 import os
+import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from datetime import datetime
+from io import FileIO
+from pathlib import Path
 from typing import Final
 
 from paddock.contracts.errors import ErrorKind, PaddockError
@@ -21,9 +25,10 @@ from paddock.supervisor.tasks import RECORD
 
 log = logging.getLogger(__name__)
 OnLost = Callable[[SandboxRef, str], None]
-APPEAR_S: Final = 30.0
+ANSWER_S: Final = 45.0
 POLL_S: Final = 0.02
 READ: Final = MAX_CONTENT
+MAX_DONE: Final = 1 << 16
 
 
 class KeeperLink:
@@ -52,7 +57,8 @@ class KeeperLink:
         op: str,
         *,
         boot: Boot | None = None,
-        sandbox_id: str = "",
+        sandbox_id: str | None = None,
+        lease_end: datetime | None = None,
         image: str = "base",
         shape: Shape | None = None,
     ) -> KeeperAnswer:
@@ -65,6 +71,7 @@ class KeeperLink:
                 "op": op,
                 "boot": boot,
                 "sandbox_id": sandbox_id,
+                "lease_end": lease_end,
                 "image": image,
                 "shape": shape or Shape(),
             }
@@ -127,11 +134,17 @@ class SupervisorLink:
         finally:
             writer.close()
 
-    async def ask(self, sandbox_id: str, ask: Ask) -> Answer:
-        """One request, one answer; raises the PaddockError that the supervisor answers, or SANDBOX_LOST."""
-        async with self._connection(sandbox_id) as (reader, writer):
-            writer.write(wire.words(ask))
-            return (await wire.read(reader)).open(Answer)
+    async def ask(self, sandbox_id: str, ask: Ask, within_s: float = ANSWER_S) -> Answer:
+        """One request, one answer; raises the PaddockError that the supervisor answers, or SANDBOX_LOST.
+
+        A supervisor that does not answer within `within_s` is as good as lost: it hangs, or somebody has it.
+        """
+        try:
+            async with asyncio.timeout(within_s), self._connection(sandbox_id) as (reader, writer):
+                writer.write(wire.words(ask))
+                return (await wire.read(reader)).open(Answer)
+        except TimeoutError:
+            raise _lost(sandbox_id, f"the supervisor did not answer {ask.op!r} within {within_s:g} s") from None
 
     async def run(self, sandbox_id: str, task: int, spec: TaskSpec, stdin: bytes | None) -> None:
         """Start a task, or find it running or over."""
@@ -184,7 +197,7 @@ class SupervisorLink:
         grew = _Growth(self._paths, sandbox_id)
         try:
             await self._appear(sandbox_id, file, grew)
-            with file.open("rb", buffering=0) as output:
+            with _open_output(file) as output:
                 output.seek(cursor)
                 rest = b""
                 while True:
@@ -212,9 +225,19 @@ class SupervisorLink:
 
     def _done(self, sandbox_id: str, task: int) -> TaskDone | None:
         try:
-            return TaskDone.model_validate_json(self._paths.task_done(sandbox_id, task).read_bytes())
+            with _open_output(self._paths.task_done(sandbox_id, task)) as file:
+                return TaskDone.model_validate_json(file.read(MAX_DONE))
         except FileNotFoundError:
             return None
+
+
+def _open_output(file: Path) -> FileIO:
+    """A file that a supervisor wrote: a plain one, or nothing. Whoever broke one could leave a link or a pipe there."""
+    fd = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise PaddockError(ErrorKind.GUEST_VIOLATION, f"{file.name} is no plain file")
+    return FileIO(fd, "rb")
 
 
 def _records(data: bytes, cursor: int) -> tuple[list[Chunk], int, bytes]:
@@ -222,6 +245,8 @@ def _records(data: bytes, cursor: int) -> tuple[list[Chunk], int, bytes]:
     chunks, at = [], 0
     while len(data) - at >= RECORD.size:
         chan, length = RECORD.unpack_from(data, at)
+        if length > MAX_CONTENT:
+            raise PaddockError(ErrorKind.GUEST_VIOLATION, "a record of output that no supervisor writes")
         end = at + RECORD.size + length
         if end > len(data):
             break

@@ -2,11 +2,14 @@
 
 import heapq
 import itertools
+import logging
 import os
 import selectors
 import signal
 import time
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 
 class Loop:
@@ -45,9 +48,15 @@ class Loop:
         while self._running:
             timeout = max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else None
             for key, _ in self._selector.select(timeout):
-                key.data()
+                self._call(key.data)
             while self._timers and self._timers[0][0] <= time.monotonic():
-                heapq.heappop(self._timers)[2]()
+                self._call(heapq.heappop(self._timers)[2])
+
+    def _call(self, what: Callable[[], None]) -> None:
+        try:
+            what()
+        except Exception:  # whatever one callback runs into, the others go on: everything else hangs from this loop
+            log.exception("in the loop")
 
     def _on_signal(self) -> None:
         try:

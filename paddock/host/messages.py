@@ -8,6 +8,7 @@ from pydantic import Field
 from paddock.contracts.base import Wire
 from paddock.contracts.errors import ErrorInfo
 from paddock.contracts.hosts import Boot, SandboxRef
+from paddock.contracts.ids import SandboxId
 from paddock.contracts.report import Denial, Receipt
 from paddock.contracts.spec import OutputGlob, Shape, TaskSpec
 
@@ -16,9 +17,10 @@ class KeeperAsk(Wire):
     """One request to the keeper; `id` comes back with the answer."""
 
     id: int
-    op: Literal["boot", "destroy", "revoke", "seal", "inventory", "subscribe", "template"]
+    op: Literal["boot", "destroy", "revoke", "seal", "extend", "forget", "inventory", "subscribe", "template"]
     boot: Boot | None = None
-    sandbox_id: str = ""
+    sandbox_id: SandboxId | None = None
+    lease_end: datetime | None = None
     image: str = ""
     shape: Shape = Shape()
 
@@ -92,7 +94,7 @@ class Answer(Wire):
 
 
 class RunRecord(Wire):
-    """`meta.json` of a run directory, written by the keeper before anything exists: identity comes first."""
+    """What the keeper alone writes of a sandbox, before anything of it exists: identity comes first."""
 
     ref: SandboxRef
     boot: Boot
@@ -100,3 +102,4 @@ class RunRecord(Wire):
     pid: int = 0
     started: int = 0
     created: datetime
+    lease_end: datetime

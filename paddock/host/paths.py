@@ -2,6 +2,7 @@
 
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ class HostPaths:
     @property
     def secrets(self) -> Path:
         return self.root / "broker"
+
+    @property
+    def held(self) -> Path:
+        """Records of the sandboxes that this host holds: the keeper writes them, and nobody else can."""
+        return self.root / "held"
 
     @property
     def run(self) -> Path:
@@ -57,6 +63,13 @@ class HostPaths:
     def sandbox(self, sandbox_id: str) -> Path:
         return self.run / sandbox_id
 
+    def record(self, sandbox_id: str) -> Path:
+        return self.held / f"{sandbox_id}.json"
+
+    def ends(self, sandbox_id: str) -> Path:
+        """Where a supervisor listens for new ends to a restarted recorder or broker; only the keeper can reach it."""
+        return self.held / f"{sandbox_id}.sock"
+
     def task_output(self, sandbox_id: str, task: int) -> Path:
         return self.output / sandbox_id / f"{task}.out"
 
@@ -88,13 +101,20 @@ def listen(path: Path, kind: int = socket.SOCK_STREAM, mode: int = 0o600) -> soc
     return sock
 
 
-def dial(path: Path, kind: int = socket.SOCK_STREAM) -> socket.socket:
-    """A socket connected to the unix socket at `path`; raises OSError when nobody listens."""
+def dial(path: Path, kind: int = socket.SOCK_STREAM, *, wait: bool = True) -> socket.socket:
+    """A socket connected to the unix socket at `path`; raises OSError when nobody listens or, not `wait`, at once."""
     sock = socket.socket(socket.AF_UNIX, kind)
     try:
+        sock.setblocking(wait)
         with _by_descriptor(path.parent, path.name) as short:
             sock.connect(short)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """The user of the process at the other end of a connected unix socket, by the kernel's word."""
+    _, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return int(uid)

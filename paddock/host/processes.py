@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import dataclass
+from pathlib import Path
 
 
 def started(pid: int) -> int:
@@ -51,3 +52,17 @@ class Process:
                 pass
             finally:
                 os.close(fd)
+
+
+def inside(directory: Path) -> list[Process]:
+    """Processes that work in `directory` or below it, by the kernel's word: a sandbox's supervisor and its VMM."""
+    found, root = [], f"{directory.resolve()}/"
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                where = os.readlink(f"/proc/{entry}/cwd").removesuffix(" (deleted)")
+            except OSError:
+                continue
+            if f"{where}/".startswith(root) and (process := Process.of(int(entry))).alive():
+                found.append(process)
+    return found

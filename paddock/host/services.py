@@ -101,7 +101,7 @@ class Services:
         def body() -> None:
             # The key is read here, after the fork: neither the keeper nor a supervisor ever holds it.
             key = load_or_make_key(paths.keys, config.environment, config.host)
-            drop_privileges(users.recorder, users.service_gid)
+            drop_privileges(users.recorder, users.recorder)
             die_with_parent(parent)
             recorder_main(
                 control,
@@ -129,7 +129,7 @@ class Services:
             store = config.secrets
             credentials = StoreCredentials(_read(store.key_file), _read(store.jwt_key_file))
             file = _reachable(store.file) if store.file else None
-            drop_privileges(users.broker, users.service_gid)
+            drop_privileges(users.broker, users.broker)
             die_with_parent(parent)
             settings = BrokerConfig(
                 state_dir=Path(),

@@ -20,6 +20,7 @@ class Users:
 
     @property
     def service_gid(self) -> int | None:
+        """The worker's group, and nobody else's: what it may read or reach, it reaches by this group."""
         return self._pick(0)
 
     @property
@@ -39,6 +40,11 @@ class Users:
 
     def vmm(self, index: int) -> int | None:
         return self._pick(101 + 2 * index)
+
+    @property
+    def may_ask(self) -> frozenset[int]:
+        """Whose connections the keeper and supervisors answer: the worker's, and their own user's."""
+        return frozenset(uid for uid in (os.geteuid(), 0, self.worker) if uid is not None)
 
     def own(self, path: "os.PathLike[str]", uid: int | None, gid: int | None, mode: int) -> None:
         """Give a path to a user when we can; the mode is set either way."""

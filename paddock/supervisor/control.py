@@ -11,6 +11,7 @@ from paddock.contracts.hosts import TaskDone
 from paddock.contracts.spec import OutputGlob
 from paddock.host import wire
 from paddock.host.messages import Answer, Ask
+from paddock.host.paths import peer_uid
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +33,17 @@ class Operations(Protocol):
 class Control:
     """Serves `sock` until closed."""
 
-    def __init__(self, operations: Operations) -> None:
-        self._operations = operations
+    def __init__(self, operations: Operations, may_ask: frozenset[int]) -> None:
+        self._operations, self._may_ask = operations, may_ask
         self._server: asyncio.Server | None = None
 
     async def serve(self, sock: socket.socket) -> None:
         self._server = await asyncio.start_unix_server(self._connection, sock=sock)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if peer_uid(writer.get_extra_info("socket")) not in self._may_ask:
+            writer.close()
+            return
         try:
             while True:
                 frame = await wire.read(reader)

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import uvloop
@@ -27,14 +27,13 @@ from paddock.contracts.spec import OutputGlob
 from paddock.egress.gateway import Gateway
 from paddock.host.config import HostConfig
 from paddock.host.messages import Answer, Ask
-from paddock.host.processes import Process
 from paddock.microvm.channel.link import Link
 from paddock.microvm.channel.messages import Identity
 from paddock.microvm.driver import Machine, Place, Support, Template, Vm
 from paddock.microvm.jail import give_up_root
 from paddock.microvm.qemu.driver import QemuDriver
-from paddock.policy.compile import Compiled
-from paddock.policy.signed import verify
+from paddock.policy.compile import Compiled, deny_all
+from paddock.policy.signed import open_signed
 from paddock.secrets.client import SecretsClient
 from paddock.supervisor import rundir, selftest
 from paddock.supervisor.control import Control
@@ -65,6 +64,7 @@ class Supervision:
     broker: socket.socket
     control: socket.socket
     keeper: socket.socket
+    may_ask: frozenset[int]
     uid: int | None
     gid: int | None
     vmm_uid: int | None
@@ -108,17 +108,15 @@ class Supervisor:
             memory_fd=args.memory_fd,
         )
         self.vm = await QemuDriver(args.machine, args.support).start(args.template, place)
-        vmm = Process.of(self.vm.pid)
-        rundir.write(args.directory / rundir.VM, rundir.VmRecord(pid=vmm.pid, started=vmm.started))
         if args.uid is not None and args.gid is not None and args.vmm_uid is not None:
             give_up_root(args.uid, args.gid, args.vmm_uid)
         self._lap("spawned")
         self.link = await Link.open(self.vm.channel, identity=self._identity(), guest=Guest(self.gateway))
-        self.tasks = Tasks(self.link, args.output)
+        self.tasks = Tasks(self.link, args.output, self._end)
         self.idle = Idle(self.vm, lambda: self.link.identify(self._identity()))
         deadline = Deadline(args.boot.lease_end, lambda: self._end("the lease ended and nobody renewed it"))
         self.deadline = deadline
-        control = Control(self)
+        control = Control(self, args.may_ask)
         await control.serve(args.control)
         ends = ServiceEnds(args.keeper, self.audit, self.secrets)
         ends.serve()
@@ -187,18 +185,27 @@ class Supervisor:
 
     async def attach(self, signed: str) -> Answer:
         """Enforce a policy that the control plane signed for this sandbox, after probes from inside prove the fence."""
-        policy = verify(signed, self.sandbox_id, self.args.config.policy_key, datetime.now(UTC))
-        if policy.secret_refs:
-            await self.secrets.open(signed)
+        verified = open_signed(signed, self.sandbox_id, self.args.config.policy_key, datetime.now(UTC))
+        policy = verified.compiled
         self.audit.policy_digest = policy.digest
-        self.gateway.apply(policy)
-        async with self.idle.awake():
-            probes = await selftest.prove_fence(self.link, _an_exact_name(policy))
+        # Recorded before it is in force; whatever goes wrong after that closes the fence again.
         await self.audit.record(
             "policy.attached",
             action_id=f"{self.sandbox_id}/policy/{policy.digest}",
             detail={"digest": policy.digest},
         )
+        try:
+            if policy.secret_refs:
+                await self.secrets.open(signed)
+            self.gateway.apply(policy)
+            async with self.idle.awake():
+                probes = await selftest.prove_fence(self.link, _an_exact_name(policy))
+            await self.audit.record(
+                "sandbox.ready", action_id=f"{self.sandbox_id}/ready/{policy.digest}", detail={"probes": probes}
+            )
+        except BaseException:
+            self.gateway.apply(deny_all())
+            raise
         self._digest = policy.digest
         return Answer(digest=self.gateway.digest, probes=probes)
 
@@ -265,7 +272,8 @@ class Supervisor:
     def change(self, ask: Ask) -> Answer:
         """Small changes: the lease, or what the fence denied so far."""
         if ask.op == "extend" and ask.lease_end:
-            self.deadline.move(ask.lease_end)
+            longest = datetime.now(UTC) + timedelta(seconds=self.args.config.caps.lifetime_s)
+            self.deadline.move(min(ask.lease_end, longest))
             return Answer()
         if ask.op == "denied":
             rows = self.gateway.denied()

@@ -1,15 +1,13 @@
 """Names in a sandbox's run directory, and what the supervisor writes there: sizes and ids, nothing secret."""
 
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
 from pydantic import BaseModel
 
-META: Final = "meta.json"
-VM: Final = "vm.json"
 CONTROL: Final = "control.sock"
-KEEPER: Final = "keeper.sock"
 LOG: Final = "supervisor.log"
 VMM: Final = "vm"
 
@@ -21,13 +19,6 @@ def write(file: Path, model: BaseModel) -> None:
     os.replace(new, file)
 
 
-class VmRecord(BaseModel):
-    """The VMM's pid and its start time: together they name one process for good."""
-
-    pid: int
-    started: int
-
-
 class Farewell(BaseModel):
     """Why a supervisor ended by itself."""
 
@@ -35,11 +26,23 @@ class Farewell(BaseModel):
 
 
 FAREWELL: Final = "farewell.json"
+SILENT: Final = "the supervisor died without a word"
+MAX_WORDS: Final = 4096
 
 
 def why(directory: Path) -> str:
-    """Why the supervisor of this run directory is gone, by its own last word or else in general terms."""
+    """Why the supervisor of this run directory is gone, by its own last word or else in general terms.
+
+    The directory is the supervisor's: what lies there may be a pipe, a link or endless, and is read as that.
+    """
     try:
-        return Farewell.model_validate_json((directory / FAREWELL).read_bytes()).why
+        fd = os.open(directory / FAREWELL, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return SILENT
+    try:
+        text = os.read(fd, MAX_WORDS) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+        return Farewell.model_validate_json(text).why
     except (OSError, ValueError):
-        return "the supervisor died without a word"
+        return SILENT
+    finally:
+        os.close(fd)

@@ -20,6 +20,7 @@ from paddock.supervisor import rundir
 
 RECORD: Final = struct.Struct(">BI")
 SIGKILL: Final = 9
+KILLED_S: Final = 10.0
 UID: Final = 1000
 
 
@@ -89,9 +90,17 @@ class Output:
 class Task:
     """One run of one program, from exec to exit; watchers are woken whenever its output grew."""
 
-    def __init__(self, number: int, spec: TaskSpec, directory: Path, grew: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        number: int,
+        spec: TaskSpec,
+        directory: Path,
+        grew: Callable[[], None],
+        violated: Callable[[str], None],
+    ) -> None:
         self.number, self.spec = number, spec
-        self._directory, self._grew = directory, grew
+        self._directory, self._grew, self._violated = directory, grew, violated
+        self._unkillable: asyncio.TimerHandle | None = None
         self.done: asyncio.Future[TaskDone] = asyncio.get_running_loop().create_future()
         self._output = Output(directory / f"{number}.out", spec.output_limit_bytes)
         self._handle: ExecHandle | None = None
@@ -117,6 +126,8 @@ class Task:
             status = await handle.exit()
         finally:
             timer.cancel()
+            if self._unkillable:
+                self._unkillable.cancel()
         handle.forget()
         self._finish(self._judge(status))
 
@@ -125,6 +136,12 @@ class Task:
         self._reason = self._reason or reason
         if self._handle and not self.done.done():
             self._handle.signal(signal)
+            if signal == SIGKILL and self._unkillable is None:
+                self._unkillable = asyncio.get_running_loop().call_later(KILLED_S, self._deaf)
+
+    def _deaf(self) -> None:
+        if not self.done.done():
+            self._violated("the guest did not end a killed program")
 
     def lost(self, why: str) -> None:
         """The channel is gone: the task ends without an exit code."""
@@ -185,8 +202,8 @@ class Task:
 class Tasks:
     """All tasks of a sandbox, by number; at most one runs."""
 
-    def __init__(self, link: Link, directory: Path) -> None:
-        self._link, self._directory = link, directory
+    def __init__(self, link: Link, directory: Path, violated: Callable[[str], None]) -> None:
+        self._link, self._directory, self._violated = link, directory, violated
         self._tasks: dict[int, Task] = {}
         self._runs: set[asyncio.Task[None]] = set()
         self._grown = asyncio.Event()
@@ -197,7 +214,7 @@ class Tasks:
             return known
         if any(not task.done.done() for task in self._tasks.values()):
             raise PaddockError(ErrorKind.NOT_ALLOWED, "another task is running; one task at a time")
-        task = self._tasks[number] = Task(number, spec, self._directory, self._wake)
+        task = self._tasks[number] = Task(number, spec, self._directory, self._wake, self._violated)
         run = asyncio.get_running_loop().create_task(task.run(self._link, stdin))
         self._runs.add(run)
         run.add_done_callback(self._over)

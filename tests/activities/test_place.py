@@ -18,7 +18,10 @@ from paddock.host.slots import Slots
 IMAGES = frozenset({"base", "tools", "sha256:" + "0" * 64})
 
 
-def ref(name: str = "sb-1") -> SandboxRef:
+FIRST, SECOND = "sb-" + "1" * 20, "sb-" + "2" * 20
+
+
+def ref(name: str = FIRST) -> SandboxRef:
     return SandboxRef(sandbox_id=name, workflow_id=f"w-{name}", run_id="r", environment="e")
 
 
@@ -41,17 +44,17 @@ async def place(tmp_path: Path) -> PlaceActivities:
 async def test_a_free_slot_is_promised_with_where_the_streams_are(place: PlaceActivities) -> None:
     placed = await place.reserve_slot(Reservation(ref=ref(), shape=Shape(), caller_keys=("key",)))
     assert (placed.host, placed.relay, placed.full, placed.error) == ("h", "ws://relay", False, None)
-    assert place.gate.slots.caller_keys("sb-1") == ("key",)
+    assert place.gate.slots.caller_keys(FIRST) == ("key",)
     again = await place.reserve_slot(Reservation(ref=ref(), shape=Shape()))
     assert not again.full, "the same sandbox asking again has its slot"
 
 
 async def test_a_full_host_says_so_and_takes_nothing(place: PlaceActivities) -> None:
     await place.reserve_slot(Reservation(ref=ref(), shape=Shape()))
-    placed = await place.reserve_slot(Reservation(ref=ref("sb-2"), shape=Shape()))
+    placed = await place.reserve_slot(Reservation(ref=ref(SECOND), shape=Shape()))
     assert placed.full
     assert placed.error is None
-    assert place.gate.slots.get("sb-2") is None
+    assert place.gate.slots.get(SECOND) is None
 
 
 @pytest.mark.parametrize("image", ["base", "sha256:" + "0" * 64])
@@ -92,7 +95,7 @@ async def test_a_release_is_proved_by_looking_also_when_repeated(place: PlaceAct
     await place.reserve_slot(Reservation(ref=ref(), shape=Shape()))
     for _ in range(2):
         [receipt] = (await ActivityEnvironment().run(place.release_slot, ref())).receipts
-        assert (receipt.resource, receipt.id, receipt.gone) == ("slot", "sb-1", Gone.PROVED)
+        assert (receipt.resource, receipt.id, receipt.gone) == ("slot", FIRST, Gone.PROVED)
     assert place.gate.slots.free() == 1
 
 
@@ -107,9 +110,9 @@ async def test_a_slot_that_is_still_held_is_not_proved_gone(
 async def test_a_caller_is_let_in_to_its_sandbox_only(place: PlaceActivities) -> None:
     await place.reserve_slot(Reservation(ref=ref(), shape=Shape()))
     await place.allow_caller(AllowCaller(ref=ref(), caller_key="key"))
-    await place.allow_caller(AllowCaller(ref=ref("sb-2"), caller_key="key"))
-    assert place.gate.slots.caller_keys("sb-1") == ("key",)
-    assert place.gate.slots.caller_keys("sb-2") == ()
+    await place.allow_caller(AllowCaller(ref=ref(SECOND), caller_key="key"))
+    assert place.gate.slots.caller_keys(FIRST) == ("key",)
+    assert place.gate.slots.caller_keys(SECOND) == ()
 
 
 async def test_whoever_waits_for_a_slot_goes_on_when_one_is_released(place: PlaceActivities) -> None:

@@ -131,8 +131,13 @@ for number in range(3000):
     if answer.status == 503:
         break
 print(number, answer.status)
-link.request("GET", "/item")
-print(link.getresponse().status)
+for number in range(50):  # what is smaller may still find room
+    link.request("GET", "/item")
+    answer = link.getresponse()
+    answer.read()
+    if answer.status != 200:
+        break
+print(number, answer.status)
 """
 
 
@@ -143,15 +148,15 @@ def test_when_the_audit_is_full_nothing_more_may_happen_and_the_next_sandbox_goe
         here.run("secret", "set", "api-token", input=SECRET, check=True)
         code, report, output = here.report("--policy", str(fence.policy), "--", "python3", "-c", FILL, timeout=300)
         assert code == 0, output
-        number, *statuses = output.split()
-        assert int(number) > 100
-        assert statuses == ["503", "503"], "what is allowed is refused too when it cannot be recorded"
-        assert fence.api.requests == []
+        refused, first, allowed, last = output.split()
+        assert (first, last) == ("503", "503"), "what is allowed is refused too when it cannot be recorded"
+        assert int(refused) > 100
+        assert len(fence.api.requests) == int(allowed)
         every_receipt(report)
         assert report["audit"]["verified"]  # type: ignore[index]
         assert here.run("audit", "verify", str(report["sandbox_id"])).returncode == 0
         fresh = here.run("run", "--policy", "fence-test", "--", "curl", "-sS", f"https://{API}/item", check=True)
-        assert len(fence.api.requests) == 1, fresh.stdout
+        assert len(fence.api.requests) == int(allowed) + 1, fresh.stdout
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """A system from outside: sandboxes started as any client starts them, their processes, and what is left of them."""
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Callable
@@ -71,11 +70,22 @@ def every_receipt(report: dict[str, object]) -> None:
 
 
 def processes_of(up: Up, sandbox: str) -> tuple[int, int]:
-    """The supervisor and the VMM of a sandbox, as its run directory names them."""
-    directory = up.state / "host" / "run" / sandbox
-    until(lambda: (directory / "vm.json").exists())
-    until(lambda: json.loads((directory / "meta.json").read_text())["pid"])
-    return tuple(json.loads((directory / name).read_text())["pid"] for name in ("meta.json", "vm.json"))  # type: ignore[return-value]
+    """The supervisor and the VMM of a sandbox: who works in its run directory."""
+    directory = str(up.state / "host" / "run" / sandbox)
+    found: dict[bool, int] = {}
+
+    def both() -> bool:
+        found.clear()
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and f"{os.readlink(entry / 'cwd')}/".startswith(f"{directory}/"):
+                    found[(entry / "comm").read_text().startswith("pd-")] = int(entry.name)
+            except OSError:
+                continue
+        return len(found) == 2
+
+    until(both)
+    return found[True], found[False]
 
 
 class Observed:

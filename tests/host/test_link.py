@@ -1,6 +1,7 @@
 """The worker's links: a task's output as records with a cursor, and what a dead keeper or supervisor becomes."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from paddock.contracts.errors import ErrorInfo, ErrorKind, PaddockError
 from paddock.contracts.hosts import SandboxRef, TaskDone
 from paddock.contracts.report import TaskResult
 from paddock.contracts.spec import TaskSpec
-from paddock.contracts.streams import Chunk
+from paddock.contracts.streams import MAX_CONTENT, Chunk
 from paddock.host import wire
 from paddock.host.link import KeeperLink, SupervisorLink, _records
 from paddock.host.messages import Answer, Ask, KeeperAnswer, KeeperAsk
@@ -54,8 +55,12 @@ def test_a_reader_that_starts_again_at_its_cursor_misses_and_repeats_nothing(
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_whole_records_and_a_rest(data: bytes) -> None:
-    chunks, cursor, rest = _records(data, 0)
+def test_any_bytes_are_whole_records_and_a_rest_or_refused(data: bytes) -> None:
+    try:
+        chunks, cursor, rest = _records(data, 0)
+    except PaddockError as wrong:
+        assert wrong.kind is ErrorKind.GUEST_VIOLATION
+        return
     assert packed([(chunk.chan, chunk.data) for chunk in chunks]) + rest == data
     assert cursor == len(data) - len(rest)
 
@@ -168,6 +173,39 @@ async def test_output_that_stops_with_its_sandbox_is_read_to_its_last_record_and
             heard.append(one)
     assert [one.data for one in heard if isinstance(one, Chunk)] == [b"out"]
     assert caught.value.kind is ErrorKind.SANDBOX_LOST
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+async def test_what_is_no_plain_file_is_never_read_for_a_task(
+    kind: str, link: SupervisorLink, paths: HostPaths
+) -> None:
+    secret = paths.root / "secret"
+    secret.write_bytes(packed([(1, b"what only the worker may read")]))
+    if kind == "link":
+        paths.task_output(SB, 1).symlink_to(secret)
+    else:
+        os.mkfifo(paths.task_output(SB, 1))
+    with pytest.raises((PaddockError, OSError)):
+        async for _ in link.follow(SB, 1, 0):
+            raise AssertionError("it was read")
+
+
+async def test_a_record_that_is_too_long_is_a_violation_and_is_not_waited_for(
+    link: SupervisorLink, paths: HostPaths
+) -> None:
+    paths.task_output(SB, 1).write_bytes(RECORD.pack(1, MAX_CONTENT + 1))
+    with pytest.raises(PaddockError) as caught:
+        async for _ in link.follow(SB, 1, 0):
+            pass
+    assert caught.value.kind is ErrorKind.GUEST_VIOLATION
+
+
+async def test_a_supervisor_that_does_not_answer_is_as_good_as_lost(link: SupervisorLink, paths: HostPaths) -> None:
+    silent = listen(paths.sandbox(SB) / rundir.CONTROL)
+    with pytest.raises(PaddockError, match="did not answer 'ready'") as caught:
+        await link.ask(SB, Ask(op="ready"), within_s=0.05)
+    assert caught.value.kind is ErrorKind.SANDBOX_LOST
+    silent.close()
 
 
 # the keeper

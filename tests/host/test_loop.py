@@ -74,3 +74,16 @@ def test_a_signal_wakes_the_loop_and_is_handled_outside_of_the_handler(loop: Loo
     loop.run()
     assert heard
     assert len(heard) <= 3
+
+
+def test_what_one_callback_runs_into_keeps_none_of_the_others_from_running(loop: Loop) -> None:
+    called: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("a mistake")
+
+    loop.later(0.0, fail)
+    loop.later(0.0, lambda: called.append("next"))
+    loop.later(0.01, loop.stop)
+    loop.run()
+    assert called == ["next"]

@@ -1,6 +1,7 @@
 """The control socket: every request is answered, also by a failure; only a dead supervisor hangs up."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ async def operations() -> Operations:
 
 @pytest.fixture
 async def there(operations: Operations, tmp_path: Path) -> AsyncIterator[Path]:
-    control = Control(operations)
+    control = Control(operations, frozenset({os.geteuid()}))
     await control.serve(listen(tmp_path / "control.sock"))
     yield tmp_path / "control.sock"
     assert control._server
@@ -174,3 +175,15 @@ async def test_a_caller_who_leaves_in_the_middle_harms_nobody(there: Path) -> No
     leaving.writer.close()
     other = await Caller.to(there)
     assert (await other.ask(Ask(op="ready"))).kind == wire.WORDS
+
+
+async def test_only_those_who_may_ask_are_heard(operations: Operations, tmp_path: Path) -> None:
+    control = Control(operations, frozenset({os.geteuid() + 1}))
+    await control.serve(listen(tmp_path / "control.sock"))
+    caller = await Caller.to(tmp_path / "control.sock")
+    caller.writer.write(wire.words(Ask(op="run", spec=TaskSpec(argv=("true",)))))
+    with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+        await caller.hear()
+    assert operations.got == []
+    assert control._server
+    control._server.close()

@@ -68,8 +68,13 @@ def guest() -> Guest:
 
 
 @pytest.fixture
-def tasks(guest: Guest, tmp_path: Path) -> Tasks:
-    return Tasks(cast(Any, guest), tmp_path)
+def violations() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def tasks(guest: Guest, tmp_path: Path, violations: list[str]) -> Tasks:
+    return Tasks(cast(Any, guest), tmp_path, violations.append)
 
 
 async def started(tasks: Tasks, guest: Guest, number: int = 1, stdin: bytes | None = None, **spec: Any) -> Handle:
@@ -209,6 +214,35 @@ async def test_a_disk_too_full_to_begin_is_said_and_the_task_may_be_tried_again(
     assert tasks.get(1) is None
     (await started(tasks, guest)).ends()
     assert (await done(tasks)).result.exit == 0
+
+
+async def test_a_guest_that_does_not_end_a_killed_program_breaks_the_rules(
+    tasks: Tasks, guest: Guest, violations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KILLED_S", 0.01)
+    handle = await started(tasks, guest)
+    monkeypatch.setattr(handle, "signal", lambda number: None)
+    task = tasks.get(1)
+    assert task
+    task.kill("stopped")
+    async with asyncio.timeout(5):
+        while not violations:
+            await asyncio.sleep(0.001)
+    tasks.lost(violations[0])
+    await done(tasks)
+
+
+async def test_a_killed_program_that_ends_in_time_breaks_none(
+    tasks: Tasks, guest: Guest, violations: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KILLED_S", 0.01)
+    await started(tasks, guest)
+    task = tasks.get(1)
+    assert task
+    task.kill("stopped")
+    await done(tasks)
+    await asyncio.sleep(0.03)
+    assert violations == []
 
 
 async def test_the_first_reason_is_the_one_that_is_told(tasks: Tasks, guest: Guest) -> None:

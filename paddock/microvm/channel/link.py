@@ -17,7 +17,7 @@ from paddock.microvm.channel.handle import ExecHandle, OnOutput, lost
 from paddock.microvm.channel.messages import Connect, Dns, Event, ExecRequest, Hello, Identity, Known, ProbeKind
 from paddock.microvm.channel.mux import Limits, Mux
 from paddock.microvm.channel.stream import Sink, Stream
-from paddock.microvm.channel.transfer import FilesOut, ProbeResult, finished, probed
+from paddock.microvm.channel.transfer import FilesOut, Patience, ProbeResult, finished, probed, silent, within
 from paddock.microvm.channel.transport import GuestTransport
 
 _log = logging.getLogger(__name__)
@@ -43,11 +43,17 @@ class Link(asyncio.BufferedProtocol):
     """One session with one guest; made by `open`."""
 
     def __init__(
-        self, guest: GuestHandler, limits: Limits, clock: Callable[[], float], on_known: "OnKnown | None"
+        self,
+        guest: GuestHandler,
+        limits: Limits,
+        clock: Callable[[], float],
+        on_known: "OnKnown | None",
+        patience: Patience,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._guest = guest
         self._on_known = on_known
+        self._patience = patience
         self._session = secrets.randbelow(0xFFFFFFFF) + 1
         self.mux = Mux(self._session, self, clock, limits)
         self._hellos: list[asyncio.Future[Hello]] = []
@@ -69,6 +75,7 @@ class Link(asyncio.BufferedProtocol):
         clock: Callable[[], float] = time.monotonic,
         resume: bool = False,
         on_known: "OnKnown | None" = None,
+        patience: Patience | None = None,
     ) -> "Link":
         """Take `sock` and write SYNC and HELLO at once, without waiting for the guest.
 
@@ -77,10 +84,10 @@ class Link(asyncio.BufferedProtocol):
         """
         sock.setblocking(False)
         loop = asyncio.get_running_loop()
-        link = cls(guest, limits or Limits(), clock, on_known)
+        link = cls(guest, limits or Limits(), clock, on_known, patience or Patience())
         await loop.create_connection(lambda: link, sock=sock)
         link.write((filler() if resume else b"") + sync(link._session))
-        link._first = link.identify(identity)
+        link._first = link._say_hello(identity)  # no hurry: the guest may still have to boot
         return link
 
     # what the host asks of the guest -----------------------------------------------------------------------
@@ -91,7 +98,16 @@ class Link(asyncio.BufferedProtocol):
         return await asyncio.shield(self._first)
 
     def identify(self, identity: Identity) -> "asyncio.Future[Hello]":
-        """Give the guest a new identity. Sent at once; the future is its answer, which a paused guest owes."""
+        """Give the guest a new identity. Sent at once; the future is its answer, which a paused guest owes.
+
+        PaddockError SANDBOX_LOST after 10 s: resume the guest at once.
+        """
+        answer = self._say_hello(identity)
+        timer = self._loop.call_later(self._patience.identify_s, self._unanswered, answer)
+        answer.add_done_callback(lambda _: timer.cancel())
+        return answer
+
+    def _say_hello(self, identity: Identity) -> "asyncio.Future[Hello]":
         self._check()
         answer: asyncio.Future[Hello] = self._loop.create_future()
         self._hellos.append(answer)
@@ -114,35 +130,37 @@ class Link(asyncio.BufferedProtocol):
         return handle
 
     async def put_files(self, path: str, chunks: AsyncIterator[bytes], uid: int, gid: int) -> None:
-        """Unpack a tar at `path`; PaddockError with the guest's words when it refuses a member."""
+        """Unpack a tar at `path`; PaddockError with the guest's words when it refuses a member, or stands still."""
+        patience = self._patience.transfer_s
         handle = ExecHandle(self._loop, lambda chan, data: None)
-        self._open(messages.open_files_in(path, uid, gid), handle)
+        stream = self._open(messages.open_files_in(path, uid, gid), handle)
         try:
             async for chunk in chunks:
                 if handle.exited_yet():
                     break
-                await handle.write_stdin(chunk)
+                await within(handle.write_stdin(chunk), patience, "no file was taken", lambda: stream.taken_steps)
             handle.stdin_eof()
-            finished(await handle.exit(), "files could not be put into the guest")
+            status = await within(handle.exit(), patience, "files were not taken", lambda: stream.taken_steps)
+            finished(status, "files could not be put into the guest")
         finally:
             self._forget(handle)
 
     async def get_files(self, root: str, globs: Iterable[str], max_bytes: int) -> AsyncIterator[bytes]:
         """A tar of what matches below `root`; PaddockError OUTPUT_LIMIT beyond `max_bytes`. The tar is hostile."""
-        transfer = FilesOut(self._loop, max_bytes)
+        transfer = FilesOut(self._loop, max_bytes, self._patience.transfer_s)
         self._open(messages.open_files_out(root, tuple(globs), max_bytes), transfer)
         try:
-            while chunk := await transfer.next():
+            while (chunk := await transfer.next()) is not None:
                 yield chunk
         finally:
             self._forget(transfer)
 
     async def probe(self, kind: ProbeKind, name: str, port: int = 0) -> ProbeResult:
-        """Try something from inside the guest; the result is the guest's word."""
+        """Try something from inside the guest; the result is the guest's word. PaddockError when it says none."""
         handle = ExecHandle(self._loop, lambda chan, data: None)
         self._open(messages.open_probe(kind, name, port), handle)
         try:
-            return probed(await handle.exit())
+            return probed(await within(handle.exit(), self._patience.probe_s, "no end of a probe", lambda: 0))
         finally:
             self._forget(handle)
 
@@ -267,9 +285,16 @@ class Link(asyncio.BufferedProtocol):
             stream.accept(answer)
             stream.close()
 
-    def _open(self, body: bytes, handle: "ExecHandle | FilesOut") -> None:
+    def _open(self, body: bytes, handle: "ExecHandle | FilesOut") -> Stream:
         self._check()
-        handle.attach(self.mux.open(body, handle))
+        stream = self.mux.open(body, handle)
+        handle.attach(stream)
+        return stream
+
+    def _unanswered(self, answer: "asyncio.Future[Hello]") -> None:
+        if not answer.done():
+            answer.set_exception(silent("no answer to a HELLO", self._patience.identify_s))
+            answer.exception()  # read here: not every answer has someone waiting
 
     def _forget(self, handle: "ExecHandle | FilesOut") -> None:
         if not self.closed.done():

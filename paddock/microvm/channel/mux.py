@@ -214,6 +214,8 @@ class Mux:
     def _data(self, stream_id: int, chan: int, payload: memoryview) -> None:
         if (stream := self._find(stream_id)) is not None:
             stream.receive(chan, payload)
+        elif not payload:
+            raise Violation("DATA without a byte")
 
     def _window(self, stream_id: int, _chan: int, payload: memoryview) -> None:
         if (stream := self._find(stream_id)) is not None:

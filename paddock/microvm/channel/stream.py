@@ -21,7 +21,10 @@ class Sink(Protocol):
         """The guest took the OPEN."""
 
     def data(self, chan: int, payload: memoryview) -> None:
-        """Bytes arrived; the view is valid only during the call, and `Stream.stored` is owed for them."""
+        """Bytes arrived, at least one; the view is valid only during the call, and `Stream.stored` is owed for them.
+
+        Only bytes are counted: who keeps them joins them, for an object a frame is worth many times a tiny frame.
+        """
 
     def ended(self, chan: int) -> None:
         """No more bytes on `chan`."""
@@ -80,6 +83,11 @@ class Stream:
         return sum(self.got) - sum(self._stored)
 
     @property
+    def taken_steps(self) -> int:
+        """Grows by one for each 64 KiB that the guest says to have stored: a drop now and then is no progress."""
+        return self._acked // _GRANT_STEP
+
+    @property
     def eof_sent(self) -> bool:
         """Whether the guest was told that no more bytes come from here."""
         return self._eof_sent
@@ -91,7 +99,10 @@ class Stream:
     # receiving ---------------------------------------------------------------------------------------------
 
     def receive(self, chan: int, payload: memoryview) -> None:
-        """Take DATA; raises Violation beyond the credit, after EOF, and on a channel this stream does not have."""
+        """Take DATA; raises Violation when empty, beyond the credit, after EOF, or on a channel that is not there."""
+        if not payload:
+            # It costs no credit: a guest could send it for ever, and nobody needs it.
+            raise Violation("DATA without a byte")
         if chan >= _CHANS or not self._in_chans >> chan & 1:
             raise Violation(f"DATA on channel {chan} of a stream that has no such channel")
         if self.ended_chans >> chan & 1:

@@ -1,17 +1,55 @@
-"""Ends of transfers and probes: what the guest's EXIT means, and a tar on its way out."""
+"""Ends of transfers and probes: what the guest's EXIT means, how long it is waited for, and a tar on its way out."""
 
 import asyncio
-from collections import deque
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from paddock.contracts.errors import ErrorKind, PaddockError
+from paddock.microvm.channel.frames import Violation
 from paddock.microvm.channel.handle import lost
 from paddock.microvm.channel.messages import ExitStatus, How
 from paddock.microvm.channel.stream import Stream
 
+_T = TypeVar("_T")
 _SLACK: Final = 1 << 20
 """Headers and padding of a tar whose contents are within the limit."""
+
+_PIECE: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds that a guest has to answer an identity, to end a probe, and to take or give some of a transfer."""
+
+    identify_s: float = 10.0
+    probe_s: float = 15.0
+    """The guest itself gives a probe up after 10 s, and says so."""
+    transfer_s: float = 60.0
+
+
+def silent(what: str, seconds: float) -> PaddockError:
+    """The error when a running guest owes an answer for `seconds`."""
+    return PaddockError(
+        ErrorKind.SANDBOX_LOST,
+        f"the guest does not answer: {what} within {seconds:g} s",
+        remedy="stop the sandbox: what it still does cannot be asked any more",
+    )
+
+
+async def within(waiting: Coroutine[None, None, _T], seconds: float, what: str, steps: Callable[[], int]) -> _T:
+    """The result of `waiting` while `steps` changes at least once in `seconds`; PaddockError SANDBOX_LOST beyond."""
+    task = asyncio.ensure_future(waiting)
+    try:
+        while True:
+            before = steps()
+            done, _ = await asyncio.wait((task,), timeout=seconds)
+            if done:
+                return task.result()
+            if steps() == before:
+                raise silent(what, seconds)
+    finally:
+        task.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +74,13 @@ def finished(status: ExitStatus, what: str, kind: ErrorKind = ErrorKind.INTERNAL
 class FilesOut:
     """A tar that comes out of the guest, taken chunk by chunk; credit is given as chunks are taken."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, max_bytes: int) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_bytes: int, patience_s: float) -> None:
         self._loop = loop
+        self._patience_s = patience_s
         self._left = max_bytes + _SLACK
         self._max_bytes = max_bytes
-        self._chunks: deque[bytes] = deque()
+        self._arrived = bytearray()
+        self._whole = False
         self._status: ExitStatus | None = None
         self._error: PaddockError | None = None
         self._words = bytearray()
@@ -51,9 +91,9 @@ class FilesOut:
         """Belongs to the link, which calls it once."""
         self._stream = stream
 
-    async def next(self) -> bytes:
-        """The next bytes, empty at the end; PaddockError when the transfer failed."""
-        while not self._chunks:
+    async def next(self) -> bytes | None:
+        """The next bytes, at least one; None behind EOF and EXIT. PaddockError when it failed or stands still."""
+        while not self._arrived:
             if self._error is not None:
                 raise self._error
             if self._status is not None:
@@ -62,10 +102,15 @@ class FilesOut:
                         self._status.how, self._status.value, self._words.decode(errors="replace")
                     )
                 finished(self._status, "files could not be taken out of the guest", ErrorKind.OUTPUT_LIMIT)
-                return b""
+                return None
             self._more = self._loop.create_future()
-            await self._more
-        chunk = self._chunks.popleft()
+            try:
+                async with asyncio.timeout(self._patience_s):
+                    await self._more
+            except TimeoutError:
+                raise silent("no file came out", self._patience_s) from None
+        chunk = bytes(self._arrived[:_PIECE])
+        del self._arrived[:_PIECE]
         self._of().stored(1, len(chunk))
         return chunk
 
@@ -92,15 +137,18 @@ class FilesOut:
             self._fail(PaddockError(ErrorKind.OUTPUT_LIMIT, f"output is larger than {self._max_bytes} bytes"))
             self._of().stored(chan, len(payload))
             return
-        self._chunks.append(bytes(payload))
+        self._arrived += payload
         self._wake()
 
     def ended(self, chan: int) -> None:
         """EOF of one channel; EXIT follows."""
+        self._whole = self._whole or chan == 1
 
     def exited(self, status: ExitStatus) -> None:
-        """The guest is done."""
-        self._status = status
+        """The guest is done; raises Violation when it says that all went well and the tar has not ended."""
+        if not self._whole and status.how is How.EXITED and not status.value:
+            raise Violation("EXIT of a transfer before the EOF of its tar")
+        self._status = self._status or status
         self._wake()
 
     def gone(self, reason: str, violation: bool) -> None:

@@ -1,7 +1,6 @@
 """A captured connection of the guest as a standard asyncio transport, with `accept` and `refuse` beside it."""
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -12,6 +11,8 @@ LINGER_S: Final = 30.0
 """How long a closed connection still swallows what the guest sends, before it is reset."""
 
 _HIGH: Final = 64 * 1024
+_PIECE: Final = 64 * 1024
+"""Most bytes that a protocol is given at once of what waited for it."""
 
 
 class GuestTransport(asyncio.Transport):
@@ -22,7 +23,7 @@ class GuestTransport(asyncio.Transport):
         self._stream = stream
         self._loop = loop
         self._protocol: asyncio.BaseProtocol | None = None
-        self._arrived: deque[bytes] = deque()
+        self._arrived = bytearray()
         self._accepted = self._reading = False
         self._closing = self._lost = self._eof_given = self._writing_paused = False
         self._high, self._low = _HIGH, _HIGH // 4
@@ -147,7 +148,7 @@ class GuestTransport(asyncio.Transport):
             self._give(data)
             self._stream.stored(chan, len(data))
         else:
-            self._arrived.append(bytes(payload))
+            self._arrived += payload
 
     def ended(self, chan: int) -> None:
         """EOF of the guest."""
@@ -179,7 +180,8 @@ class GuestTransport(asyncio.Transport):
 
     def _deliver(self) -> None:
         while self._reading and not self._closing and self._arrived:
-            data = self._arrived.popleft()
+            data = bytes(self._arrived[:_PIECE])
+            del self._arrived[:_PIECE]
             self._give(data)
             self._stream.stored(0, len(data))
         if self._reading and not self._closing and self._stream.ended_chans and not self._arrived:
@@ -226,7 +228,7 @@ class GuestTransport(asyncio.Transport):
             self._linger = self._loop.call_later(LINGER_S, self._stream.reset)
 
     def _drop_arrived(self) -> None:
-        count = sum(map(len, self._arrived))
+        count = len(self._arrived)
         self._arrived.clear()
         self._stream.stored(0, count)
 
