@@ -1,9 +1,10 @@
-"""What a guest can make its host hold or wait for is bounded: tiny frames, empty frames, and answers that never come."""
+"""What a guest makes its host hold or wait for is bounded: tiny frames, empty frames, answers that never come."""
 
 import asyncio
 import socket
 import tracemalloc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ async def alive(link: Link, guest: FakeGuest) -> None:
     await asyncio.wait_for(ping, DEADLINE_S)
 
 
-async def silence_of(waiting: "asyncio.Future[object]") -> str:
+async def silence_of(waiting: "asyncio.Future[Any]") -> str:
     with pytest.raises(PaddockError) as caught:
         await asyncio.wait_for(waiting, DEADLINE_S)
     assert caught.value.kind is ErrorKind.SANDBOX_LOST
