@@ -17,6 +17,7 @@ _CLONE_NEWNET: Final = 0x40000000
 _CAP_SYS_ADMIN: Final = 21
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_NO_NEW_PRIVS: Final = 38
+_PR_SET_THP_DISABLE: Final = 41
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
@@ -88,6 +89,8 @@ def enter(jail: Jail, parent_pipe: int) -> None:
         os.setgroups([])
         os.setresgid(jail.gid, jail.gid, jail.gid)
         os.setresuid(jail.uid, jail.uid, jail.uid)
+    # QEMU asks for huge pages for its translated code; an idle clone uses a few pages of each, and pays for all.
+    _check(_libc.prctl(_PR_SET_THP_DISABLE, 1, 0, 0, 0), "thp_disable")
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "pdeathsig")
     watch = select.poll()
