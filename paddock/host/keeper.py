@@ -297,6 +297,9 @@ def _prepare(paths: HostPaths, users: Users) -> None:
 def main(argv: list[str]) -> int:
     """Entry of `paddock worker host`: the configuration's path is the one argument."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if len(argv) != 1 or argv[0].startswith("-"):
+        print("usage: paddock worker host CONFIG  (the file that `paddock up` writes as host.json)", file=sys.stderr)  # noqa: T201
+        return 2
     try:
         [file] = argv
         Keeper(load(Path(file)), Path(file)).run()
