@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from paddock.policy.store import PolicyStore
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -13,6 +12,7 @@ from paddock.contracts.errors import PaddockError
 from paddock.contracts.hosts import PolicyRequest, ResolvedPolicy
 from paddock.contracts.policies import PolicyApplied, PolicyDocument
 from paddock.policy import signed
+from paddock.policy.store import PolicyStore
 
 # A lease may be extended; the policy stays good for as long as the longest extension of a day.
 VALID_BEYOND = timedelta(days=1)

@@ -8,12 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from paddock.policy.store import PolicyStore
 from temporalio.worker import Worker
 
 from activities.policy import PolicyActivities
 from paddock.contracts.names import CONTROL_QUEUE
 from paddock.host.fork import die_with_parent
+from paddock.policy.store import PolicyStore
 from paddock.temporal.connect import connect
 from workflows.host import Host
 from workflows.policy import PolicyRollout

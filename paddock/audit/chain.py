@@ -47,6 +47,7 @@ class Chain:
     next_prev: str = GENESIS
     staged: dict[bytes, int] = field(default_factory=dict)
     staged_bytes: int = 0
+    staged_gap: bool = False
 
     def known(self, key: bytes) -> int | None:
         """The seq of an event that was recorded, or staged, before."""
@@ -66,6 +67,7 @@ class Chain:
         self.next_seq, self.next_prev = self.seq, self.head
         self.staged.clear()
         self.staged_bytes = 0
+        self.staged_gap = False
 
     def commit(self, key: bytes, leaf: bytes, line_bytes: int, kind: str, segment: int, start: int) -> None:
         """One staged line is durable, in `segment` at or behind byte `start`."""
@@ -79,6 +81,7 @@ class Chain:
         self.frontier.append(leaf)
         self.staged.pop(key, None)
         self.staged_bytes -= line_bytes + 1
+        self.staged_gap = self.staged_gap and bool(self.staged)
         self._remember(key, self.seq)
 
     def follow(self, line: bytes, event: Line, segment: int, start: int) -> None:

@@ -11,6 +11,7 @@ from paddock.audit.catalogue import actor_of
 from paddock.audit.chain import Chain
 from paddock.audit.checkpoint import Checkpoint, parse, sign
 from paddock.audit.event import AuditUnavailable, Owner, Said, identity, line, timestamp
+from paddock.audit.gaps import Gaps
 from paddock.audit.recovery import Recovered
 from paddock.audit.segments import chain_lines, checkpoint_path, replace_file
 from paddock.audit.spool import Full
@@ -59,6 +60,7 @@ class Ledger:
         self._spool = recovered.spool
         self._torn_bytes = recovered.torn_bytes
         self._clock = clock
+        self._gaps = Gaps(directory / "gaps")
         self._due: dict[str, float] = {name: clock() for name in self._spool.chains}
         self._events = 0
 
@@ -86,12 +88,31 @@ class Ledger:
         key = identity(said)
         return (said.action_id and chain.known(key)) or self._stage(chain, said, key)
 
-    def gap(self, sandbox: str, dropped: int, action_id: str) -> int:
-        """Stage the count of events that a supervisor had to drop; the reserve makes room for it."""
+    def gap(self, sandbox: str, dropped: int, action_id: str) -> tuple[int, bool]:
+        """Take the count of events that a supervisor had to drop; answers the chain's seq, and whether it is durable yet.
+
+        Staged like any event when there is room, one a group; otherwise added to the one count that is held for the
+        sandbox until its chain is sealed, so that a supervisor cannot fill anything by saying it often.
+        """
         chain = self._chain(sandbox)
-        said = Said(kind="audit.gap", action_id=action_id, detail={"dropped": dropped, "why": "not recorded"})
+        said = _gap(dropped, action_id)
         key = identity(said)
-        return chain.known(key) or self._stage(chain, said, key, reserved=True)
+        if seq := chain.known(key):
+            return seq, False
+        if not chain.staged_gap:
+            try:
+                seq = self._stage(chain, said, key)
+            except Refused as refused:
+                if not isinstance(refused.__cause__, Full):
+                    raise
+            else:
+                chain.staged_gap = True
+                return seq, False
+        try:
+            self._gaps.add(sandbox, dropped, action_id)
+        except OSError as error:
+            raise Refused(f"the count of dropped events was not written: {error.strerror}", full=True) from error
+        return chain.seq, True
 
     def violation(self, sandbox: str, why: str) -> None:
         """A supervisor was cut off."""
@@ -181,15 +202,26 @@ class Ledger:
         if chain is None:
             return Summary(0, "", None)
         if chain.last_kind != _SEALED:
+            self._say_held(chain)
             said = Said(kind=_SEALED, detail={"events": chain.seq + 1})
             self._stage(chain, said, identity(said), reserved=True)
             self._spool.commit()
+        self._gaps.forget(sandbox)
         lines = chain_lines(self._directory, sandbox, chain.segments, chain.start)
         path = write_sealed(self._directory, sandbox, lines, self._note(chain))
         self._due.pop(sandbox, None)
         self._spool.forget(sandbox)
         checkpoint_path(self._directory, sandbox).unlink(missing_ok=True)
         return Summary(chain.seq, chain.head, path)
+
+    def _say_held(self, chain: Chain) -> None:
+        if (held := self._gaps.held(chain.sandbox)) is None:
+            return
+        said = _gap(held.dropped, held.reports[-1])
+        key = identity(said)
+        if not chain.known(key):
+            self._stage(chain, said, key, reserved=True)
+            self._spool.commit()
 
     def _sealed(self, sandbox: str) -> Summary:
         path = sealed_path(self._directory, sandbox)
@@ -209,3 +241,7 @@ class Ledger:
             "segments": len(self._spool.sizes),
             "failed": self._spool.failed,
         }
+
+
+def _gap(dropped: int, action_id: str) -> Said:
+    return Said(kind="audit.gap", action_id=action_id, detail={"dropped": dropped, "why": "not recorded"})

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from paddock.audit.checkpoint import key_name
 from paddock.audit.event import AuditUnavailable, Owner, Said, SandboxName
+from paddock.audit.gaps import MOST
 from paddock.audit.ledger import Ledger, Refused
 from paddock.audit.recovery import DamagedSpool, recover
 from paddock.audit.spool import Limits
@@ -26,6 +27,8 @@ from paddock.packets.port import Closed, Port
 log = logging.getLogger(__name__)
 PACKETS_A_TURN = 64
 TAKE_OVER_S = 4.0
+SHARES = 16
+"""One sandbox may use a sixteenth of the spool, so that it takes many greedy ones to be in the way of another."""
 
 
 class RecorderConfig(Strict):
@@ -36,11 +39,11 @@ class RecorderConfig(Strict):
     environment: str
     max_bytes: int = Field(1 << 30, ge=1 << 16)
     segment_bytes: int = Field(16 << 20, ge=1 << 12)
-    sandbox_bytes: int = Field(0, ge=0, description="one sandbox's share of max_bytes; 0: a quarter of it")
+    sandbox_bytes: int = Field(0, ge=0, description="one sandbox's share of max_bytes; 0: a sixteenth of it")
     checkpoint_s: float = Field(5.0, gt=0)
 
     def limits(self) -> Limits:
-        return Limits(self.max_bytes, self.segment_bytes, self.sandbox_bytes or self.max_bytes // 4)
+        return Limits(self.max_bytes, self.segment_bytes, self.sandbox_bytes or self.max_bytes // SHARES)
 
 
 class _Order(Wire):
@@ -61,7 +64,7 @@ class _Record(Strict):
     id: Annotated[int, Field(ge=0)]
     mode: Literal["strict", "buffer", "gap"]
     event: Said | None = None
-    dropped: Annotated[int, Field(ge=1)] | None = None
+    dropped: Annotated[int, Field(ge=1, le=MOST)] | None = None
     action_id: str = Field("", max_length=128)
 
 
@@ -136,7 +139,10 @@ class Recorder:
             if record.event is not None:
                 seq = self._ledger.append(port.sandbox, record.event)
             elif record.dropped is not None:
-                seq = self._ledger.gap(port.sandbox, record.dropped, record.action_id)
+                seq, durable = self._ledger.gap(port.sandbox, record.dropped, record.action_id)
+                if durable:
+                    port.send({"id": record.id, "seq": seq})
+                    return
             else:
                 raise Closed("a record of nothing")
         except Refused as refused:

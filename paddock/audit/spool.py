@@ -74,7 +74,10 @@ class Spool:
         return sum(self.sizes.values()) + self._staged_bytes
 
     def room(self, chain: Chain, size: int, *, reserved: bool = False) -> None:
-        """Raises Full when `size` more bytes of this chain would pass a bound; `reserved`: may use the reserve."""
+        """Raises Full when `size` more bytes of this chain would pass a bound.
+
+        `reserved`: may use the reserve; only for what the recorder itself says, never for what it is told.
+        """
         if self.failed:
             raise AuditUnavailable(self.failed)
         limits = self.limits

@@ -15,6 +15,8 @@ from paddock.cli.forward import Interrupts, forward
 from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.contracts.names import sandbox_workflow_id
 
+PATIENCE_S = 15.0
+
 if TYPE_CHECKING:
     from paddock.client.connect import Paddock
     from paddock.client.sandbox import Sandbox
@@ -185,7 +187,7 @@ async def _sandbox(
         box = await paddock.start(name=name, inputs=inputs, progress=show.progress, **fields)
         await _follow(box, show)
         show.step("collecting receipts")
-        report = await box.result()
+        report = await _ended(box, show)
     except ClientError as wrong:
         if wrong.report is None:
             raise
@@ -204,6 +206,16 @@ async def _sandbox(
         show.step(f"fetching {len(report.outputs)} files")
         await box.download(report.outputs, out)
     return report
+
+
+async def _ended(box: "Sandbox", show: _Show) -> "SandboxReport":
+    """The report; what holds it up is said, because a sandbox stays `ending` until all of it is proved gone."""
+    while True:
+        try:
+            return await asyncio.wait_for(asyncio.shield(box.end()), PATIENCE_S)
+        except TimeoutError:
+            if why := await box.delayed_by():
+                show.say(f"still ending: {why}")
 
 
 async def _follow(box: "Sandbox", show: _Show) -> "TaskDone | None":

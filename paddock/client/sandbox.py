@@ -70,6 +70,15 @@ class Sandbox:
         """The report, once everything is gone; raises the typed error (with `report`) when the sandbox failed."""
         return await asyncio.shield(self.end())
 
+    async def delayed_by(self) -> str:
+        """What is being tried again and why it failed last, in one line; empty when nothing is."""
+        described = await self._handle.describe()
+        return "; ".join(
+            f"{pending.activity_type.name}, attempt {pending.attempt}: {pending.last_failure.message}"
+            for pending in described.raw_description.pending_activities
+            if pending.attempt > 1
+        )
+
     async def status(self) -> Status:
         """Where the sandbox is now."""
         try:

@@ -2,6 +2,7 @@
 
 import itertools
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -64,6 +65,8 @@ class Recorder:
         self._start = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         self._counts: dict[tuple[str, str], int] = {}
+        # Names that were only asked for have a table of their own: a flood of them must not hide what was tried.
+        self._asked: dict[tuple[str, str], int] = {}
         self._dns_since = float("-inf")
         self._dns_seen: dict[str, int] = {}
 
@@ -107,7 +110,7 @@ class Recorder:
 
     def dns_denied(self, name: str, qtype: int, now: float) -> None:
         """Counts every refused name; notes each at most once in a window, with how often the last one asked."""
-        self._count("", name)
+        self._count("", name, self._asked)
         if now - self._dns_since > _DNS_WINDOW_S:
             self._dns_since = now
             self._dns_seen = {}
@@ -116,17 +119,19 @@ class Recorder:
             return
         self._dns_seen[name] = (before or 0) + 1
         if before is None:
-            total = self._counts.get(("", name), 0)
+            total = self._asked.get(("", name), 0)
             detail: dict[str, JsonValue] = {"host": name, "qtype": qtype, "asked": total}
             self._audit.note(DNS_DENIED, decision="deny", action_id=self.action_id(), detail=detail)
 
     def counts(self) -> list[tuple[str, str, int]]:
         """(rule, host, how often) of everything refused, most frequent first."""
-        rows = [(rule, host, count) for (rule, host), count in self._counts.items()]
+        both = Counter(self._counts)
+        both.update(self._asked)
+        rows = [(rule, host, count) for (rule, host), count in both.items()]
         return sorted(rows, key=lambda row: (-row[2], row[1], row[0]))
 
-    def _count(self, rule: str, host: str) -> None:
-        key = (rule, host)
-        if key not in self._counts and len(self._counts) >= _MAX_COUNTED:
+    def _count(self, rule: str, host: str, table: dict[tuple[str, str], int] | None = None) -> None:
+        table, key = self._counts if table is None else table, (rule, host)
+        if key not in table and len(table) >= _MAX_COUNTED:
             key = ("", "(others)")
-        self._counts[key] = self._counts.get(key, 0) + 1
+        table[key] = table.get(key, 0) + 1

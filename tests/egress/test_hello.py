@@ -169,4 +169,4 @@ def test_no_damage_raises_anything_but_a_bad_hello(at: int, put: bytes, size: in
         for start in range(0, len(data), size):
             parser.feed(data[start : start + size])
     except BadHello as bad:
-        assert isinstance(bad.alert, Alert)  # noqa: PT017
+        assert isinstance(bad.alert, Alert)
