@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import Field, ValidationError
 
-from paddock.audit.segments import replace_file
+from paddock.audit.segments import replace_file, sync_directory
 from paddock.contracts.base import Wire
 
 log = logging.getLogger(__name__)
@@ -42,11 +42,13 @@ class Gaps:
         """Add `dropped`, unless `report` was added lately."""
         held = self.held(sandbox)
         reports = held.reports if held else ()
-        if report in reports:
+        if report and report in reports:
             return
         total = min(dropped + (held.dropped if held else 0), MOST)
         new = Held(dropped=total, reports=(*reports, report)[-_REMEMBERED:])
-        self.directory.mkdir(mode=0o700, exist_ok=True)
+        if not self.directory.exists():
+            self.directory.mkdir(mode=0o700)
+            sync_directory(self.directory.parent)
         replace_file(self._path(sandbox), new.model_dump_json().encode())
 
     def forget(self, sandbox: str) -> None:

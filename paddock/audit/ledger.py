@@ -89,7 +89,7 @@ class Ledger:
         return (said.action_id and chain.known(key)) or self._stage(chain, said, key)
 
     def gap(self, sandbox: str, dropped: int, action_id: str) -> tuple[int, bool]:
-        """Take the count of events that a supervisor had to drop; answers the chain's seq, and whether it is durable yet.
+        """Take the count of events that a supervisor had to drop; answers the seq, and whether it is durable yet.
 
         Staged like any event when there is room, one a group; otherwise added to the one count that is held for the
         sandbox until its chain is sealed, so that a supervisor cannot fill anything by saying it often.
@@ -97,7 +97,7 @@ class Ledger:
         chain = self._chain(sandbox)
         said = _gap(dropped, action_id)
         key = identity(said)
-        if seq := chain.known(key):
+        if action_id and (seq := chain.known(key)):
             return seq, False
         if not chain.staged_gap:
             try:
@@ -206,7 +206,6 @@ class Ledger:
             said = Said(kind=_SEALED, detail={"events": chain.seq + 1})
             self._stage(chain, said, identity(said), reserved=True)
             self._spool.commit()
-        self._gaps.forget(sandbox)
         lines = chain_lines(self._directory, sandbox, chain.segments, chain.start)
         path = write_sealed(self._directory, sandbox, lines, self._note(chain))
         self._due.pop(sandbox, None)
@@ -222,6 +221,7 @@ class Ledger:
         if not chain.known(key):
             self._stage(chain, said, key, reserved=True)
             self._spool.commit()
+        self._gaps.forget(chain.sandbox)
 
     def _sealed(self, sandbox: str) -> Summary:
         path = sealed_path(self._directory, sandbox)

@@ -66,7 +66,7 @@ async def connect(
             identity=identity,
             plugins=[plugin()],
         )
-    except RuntimeError as wrong:
+    except (RuntimeError, ValueError) as wrong:
         raise PaddockError(
             ErrorKind.UNREACHABLE,
             f"Temporal does not answer at {where}",

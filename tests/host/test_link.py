@@ -15,7 +15,7 @@ from paddock.contracts.spec import TaskSpec
 from paddock.contracts.streams import MAX_CONTENT, Chunk
 from paddock.host import wire
 from paddock.host.link import KeeperLink, SupervisorLink, _records
-from paddock.host.messages import Answer, Ask, KeeperAnswer, KeeperAsk
+from paddock.host.messages import Ask, KeeperAnswer, KeeperAsk
 from paddock.host.paths import HostPaths, listen
 from paddock.host.slots import Slots
 from paddock.supervisor import rundir

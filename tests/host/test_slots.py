@@ -27,7 +27,6 @@ def clock() -> Clock:
 @pytest.fixture
 def slots(tmp_path: Path, clock: Clock) -> Slots:
     return Slots(tmp_path / "slots.json", 2, clock)
-    made.close()
 
 
 def test_a_full_host_promises_nothing_more(slots: Slots) -> None:

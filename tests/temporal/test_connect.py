@@ -57,7 +57,6 @@ async def test_a_server_that_does_not_answer_is_named() -> None:
     assert wrong.info.remedy
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="the bridge's ValueError is not caught in paddock.temporal")
 async def test_an_address_that_is_none_is_refused_without_a_traceback() -> None:
     assert (await refused("not an address")).kind is ErrorKind.UNREACHABLE
 
