@@ -13,6 +13,7 @@ _WAIT: Final = "this is not a decision about the request; it may work later"
 _HOW: Final = {
     Why.POLICY: _ASK,
     Why.NARROWED: _ASK,
+    Why.STALE: _WAIT,
     Why.ADDRESS: _ASK,
     Why.SECRET: "tell the person you work for that the credential of this rule is not available",
     Why.AUDIT: _WAIT,

@@ -16,7 +16,7 @@ from paddock.egress.http.wire import request_head
 from paddock.egress.ports import SecretsPort
 from paddock.egress.record import Recorder, Subject, unrecorded
 from paddock.egress.upstream import Key, Upstreams
-from paddock.policy.compile import Compiled
+from paddock.policy.compile import Compiled, deny_all
 from paddock.policy.decide import Decision, Question, Reason, SecretUse, decide
 
 _FRESH_S: Final = 2.0  # a request with effects goes on a kept connection only while that is unlikely to be dead
@@ -26,6 +26,11 @@ _WORDS: Final = {
     Reason.BAD_METHOD: "this method is never allowed",
     Reason.SECRET_CONFLICT: "two rules claim the same place in this request for a credential",
 }
+
+
+def stale_policy() -> Refused:
+    """The denial beyond the policy's end."""
+    return Refused(403, Why.STALE, "the policy that was attached has reached its end and was not attached anew")
 
 
 class Fence:
@@ -41,13 +46,31 @@ class Fence:
         clock: Callable[[], float],
         time: Callable[[], float],
     ) -> None:
-        self.compiled = compiled
+        self._compiled = compiled
+        self._until = float("inf")
+        self.stale = False
         self.recorder = recorder
         self.secrets = secrets
         self.upstreams = upstreams
         self.clock = clock  # what a secret's expiry is measured with
         self.time = time  # monotonic
         self._needles: dict[tuple[bytes, ...], Needles] = {}
+
+    @property
+    def compiled(self) -> Compiled:
+        """The policy in force now: beyond its end the one that denies all."""
+        if self.clock() >= self._until and not self.stale:
+            self.stale = True  # kept: a wall clock that is set back revives nothing
+            self._compiled = deny_all()
+        return self._compiled
+
+    def enforce(self, compiled: Compiled, until: float) -> None:
+        """Put a policy in force until `until` (seconds, on the wall clock)."""
+        self._compiled, self._until, self.stale = compiled, until, False
+
+    def denial(self, otherwise: Refused) -> Refused:
+        """Why something is denied now: the policy went stale, or else what is given."""
+        return stale_policy() if self.stale else otherwise
 
     def needles(self, values: tuple[bytes, ...]) -> Needles:
         """Compiled needles for these values, kept for the next request."""
@@ -76,6 +99,7 @@ class Exchange:
         self._question = Question(flow.name, flow.port, "http", request.method, request.path)
         self._decision = Decision(False, "", Reason.NOT_ALLOWED)
         self._needles: Needles | None = None
+        self._secrets_until = float("inf")
         self._relay: Relay | None = None
 
     async def run(self) -> bool:
@@ -87,12 +111,12 @@ class Exchange:
             await self._record_intent()
             headers = await self._with_secrets()
             upstream = await self._connection()
-            self._still_allowed(compiled, upstream)
+            self._still_good(compiled, upstream)
         except Refused as refused:
             await self._deny(refused)
             return False
         try:
-            upstream = await self._send(upstream, headers)
+            upstream = await self._send(upstream, headers, compiled)
         except Refused as refused:
             return self._broken(refused, started)
         except UpstreamBroken as broken:
@@ -104,8 +128,10 @@ class Exchange:
         """The policy changed: end this exchange if it would not be allowed now."""
         relay = self._relay
         if relay is not None and not relay.done.done() and not decide(compiled, self._question).allowed:
-            self._fence.recorder.narrowed(self._fence.recorder.action_id(), self._decision.rule, self._subject)
-            relay.guest_broken(Refused(403, Why.NARROWED, "the policy no longer allows this request"))
+            if not self._fence.stale:  # that denial is recorded where all of them are, by the session
+                self._fence.recorder.narrowed(self._fence.recorder.action_id(), self._decision.rule, self._subject)
+            narrowed = Refused(403, Why.NARROWED, "the policy no longer allows this request")
+            relay.guest_broken(self._fence.denial(narrowed))
 
     def _identify(self) -> None:
         port = self._request.port or (443 if self.flow.tls else 80)
@@ -121,7 +147,7 @@ class Exchange:
         self._decision = decide(compiled, self._question)
         if not self._decision.allowed:
             words = _WORDS.get(self._decision.reason, "no rule of the policy allows this request")
-            raise Refused(403, Why.POLICY, words)
+            raise self._fence.denial(Refused(403, Why.POLICY, words))
         return compiled
 
     async def _record_intent(self) -> None:
@@ -144,6 +170,7 @@ class Exchange:
                     use.ref, rule=rule, host=flow.name, port=flow.port, method=request.method, path=request.path
                 )
                 found.append((use, usable(secret, fence.clock())))
+                self._secrets_until = min(self._secrets_until, secret.expires_at)
             headers = inject(request.headers, found)
         except PaddockError:
             raise Refused(503, Why.SECRET, "a credential that this rule needs is not available") from None
@@ -163,13 +190,20 @@ class Exchange:
                 return kept
         return await upstreams.dial(key)
 
-    def _still_allowed(self, compiled: Compiled, upstream: UpstreamConnection) -> None:
+    def _still_good(self, compiled: Compiled, upstream: UpstreamConnection) -> None:
+        """After every wait, before anything is sent: the policy may have changed, a secret may have expired."""
         now = self._fence.compiled
         if now is not compiled and decide(now, self._question) != self._decision:
             upstream.abort()
-            raise Refused(403, Why.NARROWED, "the policy changed while this request was on its way")
+            changed = Refused(403, Why.NARROWED, "the policy changed while this request was on its way")
+            raise self._fence.denial(changed)
+        if self._secrets_until <= self._fence.clock():
+            upstream.abort()
+            raise Refused(503, Why.SECRET, "the credential expired while this request was on its way")
 
-    async def _send(self, upstream: UpstreamConnection, headers: tuple[Header, ...]) -> UpstreamConnection:
+    async def _send(
+        self, upstream: UpstreamConnection, headers: tuple[Header, ...], compiled: Compiled
+    ) -> UpstreamConnection:
         head = request_head(self._request, self.flow.authority.encode("ascii"), headers)
         while True:
             scrubber = Scrubber(self._needles) if self._needles is not None else None
@@ -187,6 +221,7 @@ class Exchange:
                 if not relay.done.done() or relay.done.cancelled():
                     upstream.abort()
             upstream = await self._connection(fresh=True)
+            self._still_good(compiled, upstream)
 
     async def _deny(self, refused: Refused) -> None:
         told = await self._fence.recorder.denied(self._action, self._decision.rule, self._subject, refused)

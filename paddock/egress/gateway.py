@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from datetime import datetime
 from typing import Final
 
 from paddock.egress.config import Connection
@@ -56,6 +57,7 @@ class Gateway:
         self._tasks = Tasks(self._stray)
         self._ticker: asyncio.TimerHandle | None = None
         self._closed = False
+        self._gone_stale = False  # and everything open was cut
 
     @property
     def digest(self) -> str:
@@ -67,9 +69,17 @@ class Gateway:
         """Certificate that the guest must trust; the key never leaves this process."""
         return self._authority.ca_pem
 
-    def apply(self, compiled: Compiled) -> None:
-        """Enforce this policy from now on; open connections that it does not allow are cut."""
-        self._fence.compiled = compiled
+    def apply(self, compiled: Compiled, not_after: datetime | None = None) -> None:
+        """Enforce this policy until `not_after` (aware; None: for good); what it does not allow is cut.
+
+        Beyond its end everything is denied, no name resolves, and within a second every open connection is cut.
+        """
+        self._fence.enforce(compiled, float("inf") if not_after is None else not_after.timestamp())
+        self._gone_stale = False
+        self._narrow()
+
+    def _narrow(self) -> None:
+        compiled = self._fence.compiled
         self._fence.forget()
         self._upstreams.drop_idle()
         for session in tuple(self._sessions):
@@ -130,6 +140,11 @@ class Gateway:
     def _tick(self) -> None:
         self._ticker = None
         now = self._fence.time()
+        compiled = self._fence.compiled  # looks at the clock: the policy may have gone stale
+        if self._fence.stale and not self._gone_stale:
+            self._gone_stale = True
+            _log.warning("sandbox %s: the policy reached its end; all is denied (%s)", self._sandbox, compiled.digest)
+            self._narrow()
         for session in tuple(self._sessions):
             session.tick(now)
         self._upstreams.tick(now)

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from paddock.contracts.errors import PaddockError
 from paddock.egress.denial import denial
-from paddock.egress.exchange import Exchange, Fence
+from paddock.egress.exchange import Exchange, Fence, stale_policy
 from paddock.egress.flow import Flow, FlowMismatch
 from paddock.egress.http.message import Refused, Why
 from paddock.egress.http.server import GuestHttp
@@ -65,7 +65,7 @@ class Session(asyncio.Protocol):
             return
         if not allowed:
             refused = Refused(403, Why.POLICY, "no rule of the policy allows this host and port")
-            self._tasks.spawn(self.refuse(refused, "tcp"))
+            self._tasks.spawn(self.refuse(self._fence.denial(refused), "tcp"))
             return
         self._protocol = "http" if "http" in allowed else "tls"
         self._guest.set_protocol(self)
@@ -95,10 +95,17 @@ class Session(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.narrow(compiled)
         if self._protocol not in protocols(compiled, self._name, self._port):
-            if self._exchange is None and self._settled:
+            if self._fence.stale:
+                self._tasks.spawn(self._cut_stale())
+            elif self._exchange is None and self._settled:
                 subject = Subject(self._name, self._port, self._protocol)
                 self._fence.recorder.narrowed(self._fence.recorder.action_id(), "", subject)
             self.abort()
+
+    async def _cut_stale(self) -> None:
+        recorder = self._fence.recorder
+        subject = Subject(self._name, self._port, self._protocol or "tcp")
+        await recorder.denied(recorder.action_id(), "", subject, stale_policy())
 
     def abort(self) -> None:
         """Cut at once."""
@@ -207,7 +214,7 @@ class Session(asyncio.Protocol):
         decision = decide(fence.compiled, Question(self._name, self._port, self._protocol))
         try:
             if not decision.allowed:
-                raise Refused(403, Why.POLICY, "no rule of the policy allows this host and port")
+                raise fence.denial(Refused(403, Why.POLICY, "no rule of the policy allows this host and port"))
             if decision.secrets:
                 raise Refused(403, Why.SECRET, "a credential can't go where nothing is looked into")
             try:
@@ -216,7 +223,8 @@ class Session(asyncio.Protocol):
                 raise unrecorded() from None
             await fence.upstreams.connect(lambda: splice.server, self._name, self._port, tls=False)
             if splice.done.done() or self._protocol not in protocols(fence.compiled, self._name, self._port):
-                raise Refused(403, Why.NARROWED, "the policy changed while this connection was on its way")
+                changed = Refused(403, Why.NARROWED, "the policy changed while this connection was on its way")
+                raise fence.denial(changed)
         except Refused as refused:
             await recorder.denied(action, decision.rule, subject, refused)
             splice.abort("denied")

@@ -144,7 +144,7 @@ print(number, answer.status)
 def test_when_the_audit_is_full_nothing_more_may_happen_and_the_next_sandbox_goes_on(
     fence: Servers, tmp_path: Path
 ) -> None:
-    with running(tmp_path / "state", **json.loads(fence.config.read_text()), audit_max_bytes=4 << 20) as here:
+    with running(tmp_path / "state", **json.loads(fence.config.read_text()), audit_max_bytes=16 << 20) as here:
         here.run("secret", "set", "api-token", input=SECRET, check=True)
         code, report, output = here.report("--policy", str(fence.policy), "--", "python3", "-c", FILL, timeout=300)
         assert code == 0, output

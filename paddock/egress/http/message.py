@@ -27,6 +27,7 @@ class Why(StrEnum):
     BUSY = "too-many-connections"
     TIMEOUT = "timeout"
     NARROWED = "policy-changed"
+    STALE = "stale-policy"
 
 
 class Refused(Exception):
