@@ -109,6 +109,12 @@ class Doors:
     async def extend(self, lifetime_s: int) -> Status:
         lease_end = workflow.now() + timedelta(seconds=lifetime_s)
         await self._tell_host("extend_lease", hosts.ExtendLease(ref=self.ref, lease_end=lease_end))
+        if self.policy and self.placed and lease_end > self.lease_end:
+            # A signed policy goes stale some time after the lease that it was signed for: sign it for the longer one.
+            pinned = f"{self.policy.name}@{self.policy.revision}" if self.policy.revision else self.policy.name
+            self.policy = await self._resolve(pinned, lease_end)
+            attach = hosts.Attach(ref=self.ref, policy=self.policy)
+            await self._tell_host("attach_policy", attach, self._queue(Where.HOST), 60)
         self.lease_end = lease_end
         workflow.upsert_search_attributes([LEASE_KEY.value_set(lease_end)])
         self._show(self.state)
@@ -186,14 +192,24 @@ class Doors:
         if self.saga.ending or self.end:
             raise ValueError("the sandbox is ending")
 
-    async def _tell_host(self, activity: str, argument: BaseModel) -> None:
+    async def _resolve(self, policy: str, lease_end: datetime) -> hosts.ResolvedPolicy:
+        resolved: hosts.ResolvedPolicy = await workflow.execute_local_activity(
+            "resolve_policy",
+            hosts.PolicyRequest(ref=self.ref, policy=policy, image=self.spec.image, lease_end=lease_end),
+            result_type=hosts.ResolvedPolicy,
+            start_to_close_timeout=seconds(10),
+            summary="resolve policy",
+        )
+        return resolved
+
+    async def _tell_host(self, activity: str, argument: BaseModel, queue: str = "", within_s: float = 10) -> None:
         if self.placed is None:
             return
         await workflow.execute_activity(
             activity,
             argument,
-            task_queue=self._queue(Where.HOST_CONTROL),
-            start_to_close_timeout=seconds(10),
+            task_queue=queue or self._queue(Where.HOST_CONTROL),
+            start_to_close_timeout=seconds(within_s),
             retry_policy=RetryPolicy(initial_interval=seconds(0.1), maximum_attempts=5),
             summary=activity.replace("_", " "),
         )

@@ -84,7 +84,7 @@ class Sandbox(Doors):
         return self.report
 
     async def _forward(self) -> None:
-        self.policy = await self._timed("admit", self._admit())
+        self.policy = await self._timed("admit", self._resolve(self.spec.policy, self.lease_end))
         await self.saga.forward(steps.BEFORE_THE_TASK, self._go)
         while not self.saga.ending:
             done = len(self.results)
@@ -104,16 +104,6 @@ class Sandbox(Doors):
                 break
         if self.spec.outputs and not self.saga.ending:
             await self._collect()
-
-    async def _admit(self) -> hosts.ResolvedPolicy:
-        resolved: hosts.ResolvedPolicy = await workflow.execute_local_activity(
-            "resolve_policy",
-            hosts.PolicyRequest(ref=self.ref, policy=self.spec.policy, image=self.spec.image, lease_end=self.lease_end),
-            result_type=hosts.ResolvedPolicy,
-            start_to_close_timeout=seconds(10),
-            summary="resolve policy",
-        )
-        return resolved
 
     async def _go(self, step: Step) -> None:
         self._show(STATE_OF[step.name])

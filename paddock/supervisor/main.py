@@ -197,7 +197,7 @@ class Supervisor:
         try:
             if policy.secret_refs:
                 await self.secrets.open(signed)
-            self.gateway.apply(policy)
+            self.gateway.apply(policy, verified.not_after)
             async with self.idle.awake():
                 probes = await selftest.prove_fence(self.link, _an_exact_name(policy))
             await self.audit.record(

@@ -47,6 +47,7 @@ class World:
     slow_s: float = 0.4
     unproved: int = 0
     exit: int = 0
+    verified: bool = True
 
     def entered(self, name: str) -> asyncio.Event:
         return self.inside.setdefault(name, asyncio.Event())
@@ -123,7 +124,7 @@ class World:
     @activity.defn
     async def seal_audit(self, ref: hosts.SandboxRef) -> hosts.Sealed:
         self.calls.append("seal_audit")
-        return hosts.Sealed(audit=AuditSummary(events=1, head="h", verified=True))
+        return hosts.Sealed(audit=AuditSummary(events=1, head="h", verified=self.verified))
 
     @activity.defn
     async def extend_lease(self, ask: hosts.ExtendLease) -> None:

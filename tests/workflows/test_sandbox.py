@@ -9,6 +9,7 @@ from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, Work
 from paddock.contracts import names
 from paddock.contracts.report import Outcome, SandboxReport
 from paddock.contracts.spec import OutputGlob, SandboxSpec, TaskSpec
+from paddock.contracts.status import Status
 from tests.workflows.conftest import ENVIRONMENT, World
 
 DOS = ("reserve_slot", "boot_sandbox", "attach_policy", "run_task", "collect_outputs")
@@ -156,4 +157,28 @@ async def test_a_lost_sandbox_ends_as_lost_with_receipts(world: World, client: C
     await handle.signal("sandbox_lost", "the VMM died")
     report = await report_of(handle)
     assert report.outcome is Outcome.SANDBOX_LOST
+    check_all_is_undone(world, report)
+
+
+async def test_extending_moves_the_lease_on_the_host_and_signs_the_policy_for_it(world: World, client: Client) -> None:
+    handle = await start(client, SandboxSpec(environment=ENVIRONMENT, lifetime_s=60))
+    await handle.execute_update("run", TASK)
+    await handle.execute_update("wait", 1)
+    before = await handle.query("status", result_type=Status)
+    after = await handle.execute_update("extend", 600, result_type=Status)
+    assert before.lease_end
+    assert after.lease_end
+    assert after.lease_end > before.lease_end
+    assert world.calls.count("extend_lease") == 1
+    assert world.calls.count("resolve_policy") == world.calls.count("attach_policy") == 2
+    world.calls.remove("attach_policy")
+    check_all_is_undone(world, await handle.execute_update("stop", "done", result_type=SandboxReport))
+
+
+async def test_a_sandbox_whose_audit_does_not_verify_does_not_end_well(world: World, client: Client) -> None:
+    world.verified = False
+    report = await report_of(await start(client))
+    assert report.outcome is Outcome.ERROR
+    assert report.error
+    assert report.error.kind == "audit-broken"
     check_all_is_undone(world, report)
