@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -144,6 +145,9 @@ func settle() error {
 		return err
 	}
 	unix.Umask(0o022)
+	if err := noNewPrivileges(); err != nil {
+		return err
+	}
 	_ = os.Setenv("PATH", defaultPath)
 	if err := unix.Sethostname([]byte("paddock")); err != nil {
 		return err
@@ -152,6 +156,15 @@ func settle() error {
 		return err
 	}
 	_ = os.WriteFile("/etc/resolv.conf", []byte("nameserver 127.0.0.1\noptions timeout:2 attempts:1\n"), 0o644)
+	return nil
+}
+
+// noNewPrivileges holds for the agent and all that it ever starts: no setuid bit or file capability makes one root.
+func noNewPrivileges() error {
+	_, _, e := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
+	if e != 0 {
+		return fmt.Errorf("no_new_privs: %w", e)
+	}
 	return nil
 }
 

@@ -198,3 +198,37 @@ func TestOutputsNeverFollowALinkOut(t *testing.T) {
 		t.Fatal("the root itself is a link")
 	}
 }
+
+// publicDir is a temporary directory that any user may enter.
+func publicDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for _, d := range []string{dir, filepath.Dir(dir)} {
+		if err := os.Chmod(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestOutputsBringOnlyWhatTheWorkloadMayRead(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+	root := publicDir(t)
+	for name, mode := range map[string]os.FileMode{"open": 0o644, "roots": 0o600} {
+		if err := os.WriteFile(root+"/"+name, []byte(name), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := packAsWorkload(root, 1<<20, []string{"open"}, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	err := packAsWorkload(root, 1<<20, []string{"roots"}, io.Discard)
+	if err == nil || err.Error() != "roots: permission denied" {
+		t.Fatal(err)
+	}
+	if _, err := os.ReadFile(root + "/roots"); err != nil {
+		t.Fatal("the agent itself stays root:", err)
+	}
+}

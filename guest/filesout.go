@@ -15,16 +15,25 @@ import (
 
 var errTooMuch = errors.New("more than the output limit")
 
+// workload is the image's account that programs run as, and its group.
+const workload = 1000
+
 // filesOut sends what matches below root as a tar.
 func filesOut(s *stream, root string, most uint64, globs []string) {
 	o := s.out[1]
-	err := packFrom(root, most, globs, o)
+	err := packAsWorkload(root, most, globs, o)
 	o.finish()
 	if err != nil {
 		s.finishWith(howFailed, 1, err.Error())
 		return
 	}
 	s.finishWith(howExited, 0, "")
+}
+
+// packAsWorkload packs what the workload itself could read: no output brings out what is root's.
+func packAsWorkload(root string, most uint64, globs []string, w io.Writer) (err error) {
+	asUser(workload, workload, func() { err = packFrom(root, most, globs, w) })
+	return err
 }
 
 func packFrom(root string, most uint64, globs []string, w io.Writer) error {

@@ -123,7 +123,7 @@ func TestWhatTheGuestDoesNotKnowIsReset(t *testing.T) {
 func TestFilesGoInAndComeOutUnderCredit(t *testing.T) {
 	h, _ := newHost(t)
 	h.greet()
-	root := t.TempDir() + "/in"
+	root := publicDir(t) + "/in"
 	content := strings.Repeat("0123456789abcdef", 40_000) // 640 kB: more than a window
 	archive := tarOf(t, entry{name: "big", content: content})
 	body := le.AppendUint32(le.AppendUint32(appendStr([]byte{opFilesIn}, root), uint32(os.Getuid())), uint32(os.Getgid()))

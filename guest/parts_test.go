@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -98,5 +100,21 @@ func TestServfailKeepsTheQuestion(t *testing.T) {
 	answer := servfail(query)
 	if answer[2]&0x80 == 0 || answer[3]&0x0f != 2 || !strings.HasSuffix(string(answer), string(query[4:])) || query[2] != 1 {
 		t.Fatalf("%x", answer)
+	}
+}
+
+func TestNoProgramGainsPrivileges(t *testing.T) {
+	err := noNewPrivileges()
+	if errors.Is(err, unix.ENOTSUP) {
+		t.Skip("needs CGO_ENABLED=0, as the guest is built")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 8 { // whichever thread starts it
+		out, err := exec.Command("grep", "NoNewPrivs", "/proc/self/status").Output()
+		if err != nil || strings.Fields(string(out))[1] != "1" {
+			t.Fatal(string(out), err)
+		}
 	}
 }

@@ -284,3 +284,11 @@ async def test_a_new_host_finds_running_programs_and_loses_no_byte_of_them(lab: 
         handle.forget()
         assert await box.sh("echo still here") == "still here\n"
         again.close()
+
+
+async def test_no_program_gains_privileges_and_outputs_bring_nothing_of_roots(lab: Lab) -> None:
+    async with clone(lab) as box:
+        assert (await box.sh("grep NoNewPrivs /proc/self/status")).split() == ["NoNewPrivs:", "1"]
+        with pytest.raises(PaddockError, match="shadow: permission denied"):
+            async for _ in box.link.get_files("/etc", ["shadow"], 100_000):
+                pass
