@@ -147,7 +147,7 @@ def test_when_the_audit_is_full_nothing_more_may_happen_and_the_next_sandbox_goe
     with running(tmp_path / "state", **json.loads(fence.config.read_text()), audit_max_bytes=16 << 20) as here:
         here.run("secret", "set", "api-token", input=SECRET, check=True)
         code, report, output = here.report("--policy", str(fence.policy), "--", "python3", "-c", FILL, timeout=300)
-        assert code == 0, output
+        assert code == 0, (output, report["error"], report["reason"])
         refused, first, allowed, last = output.split()
         assert (first, last) == ("503", "503"), "what is allowed is refused too when it cannot be recorded"
         assert int(refused) > 100
