@@ -35,12 +35,11 @@ KINDS: Final[Mapping[str, EventKind]] = {
         _kind("audit.violation", "recorder", True, "The supervisor broke the protocol and was cut off.", why="!str"),
         _kind("audit.sealed", "recorder", True, "The chain ends here; nothing comes after.", events="!int"),
         _kind("sandbox.booted", "supervisor", True, "The VM answers.", image="str", accel="str", parts_ms="object"),
+        _kind("sandbox.ready", "supervisor", True, "Probes from inside proved the fence.", probes="!int"),
         _kind("sandbox.extended", "supervisor", True, "The lease was moved.", lease_end="!str"),
         _kind("sandbox.lost", "host", True, "Supervisor or VM died by themselves.", why="!str"),
         _kind("sandbox.ended", "supervisor", False, "The supervisor lets the VM go.", why="str"),
-        _kind(
-            "policy.attached", "supervisor", True, "The fence enforces this policy, self-test passed.", digest="!str"
-        ),
+        _kind("policy.attached", "supervisor", True, "From here on the fence enforces this policy.", digest="!str"),
         _kind("task.started", "supervisor", False, "A program starts.", task="!int", argv="array", argv_sha256="str"),
         _kind("task.exited", "supervisor", False, "A program ended.", task="!int", exit="int", signal="int", why="str"),
         _kind("egress.intent", "guest", True, "An allowed request goes out next.", **_SUBJECT, inspected="bool"),

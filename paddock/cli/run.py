@@ -170,6 +170,9 @@ async def _run(
                 report = await _sandbox(paddock, fields, inputs, out, name, show)
         finally:
             show.still()
+    if report.error is not None:
+        show.still()
+        render.error(report.error)
     if not show.quiet:
         render.receipts(report)
     if as_json:
@@ -192,9 +195,6 @@ async def _sandbox(
         if wrong.report is None:
             raise
         report = wrong.report
-        if report.error is not None:
-            show.still()
-            render.error(report.error)
     except BrokenPipeError:
         await paddock.stop(name, "nobody reads its output any more")
         raise

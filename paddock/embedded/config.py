@@ -30,7 +30,8 @@ def load(file: Path | None) -> OperatorConfig:
     if file is None:
         return OperatorConfig()
     try:
-        return OperatorConfig.model_validate(yaml.safe_load(file.read_text()) or {})
+        given = OperatorConfig.model_validate(yaml.safe_load(file.read_text()) or {})
+        return given.model_copy(update={"connections": tuple(_from(file, c) for c in given.connections)})
     except OSError as wrong:
         raise PaddockError(
             ErrorKind.SET_UP, f"cannot read the configuration: {wrong.strerror}", field=str(file)
@@ -40,3 +41,15 @@ def load(file: Path | None) -> OperatorConfig:
     except ValidationError as wrong:
         words = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in wrong.errors())
         raise PaddockError(ErrorKind.SET_UP, f"the configuration is wrong: {words}", field=str(file)) from None
+
+
+def _from(file: Path, connection: Connection) -> Connection:
+    """A certificate's file is named from where the configuration lies, and is there."""
+    if connection.ca is None:
+        return connection
+    ca = (file.absolute().parent / connection.ca).resolve()
+    if not ca.is_file():
+        raise PaddockError(
+            ErrorKind.SET_UP, f"connections: {connection.name}: there is no certificate {ca}", field=str(file)
+        )
+    return connection.model_copy(update={"ca": ca})

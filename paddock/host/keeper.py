@@ -133,6 +133,9 @@ class Keeper:
     def _on_lost(self, kept: Kept, why: str) -> None:
         news = KeeperAnswer(id=0, lost=kept.record.ref, why=why)
         self._unheard[kept.sandbox_id] = news
+        if recorder := self.services.recorder.peer:
+            event = {"kind": "sandbox.lost", "action_id": f"{kept.sandbox_id}/lost", "detail": {"why": why}}
+            recorder.ask({"op": "record", "sandbox": kept.sandbox_id, "event": event}, lambda _: None)
         for door in self.doors:
             if door.subscribed:
                 door.say(news)

@@ -274,6 +274,7 @@ class Supervisor:
         if ask.op == "extend" and ask.lease_end:
             longest = datetime.now(UTC) + timedelta(seconds=self.args.config.caps.lifetime_s)
             self.deadline.move(min(ask.lease_end, longest))
+            self.audit.note("sandbox.extended", detail={"lease_end": self.deadline.lease_end.isoformat()})
             return Answer()
         if ask.op == "denied":
             rows = self.gateway.denied()

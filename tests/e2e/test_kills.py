@@ -86,11 +86,11 @@ def runs(pid: int) -> bool:
         return False
 
 
-def supervisor_and_vmm() -> tuple[int, int]:
-    """The one supervisor and its VMM, by the supervisor's name."""
+def supervisor_and_vmm(up: Up) -> tuple[int, int]:
+    """The one supervisor of this state and its VMM: it works in its run directory there."""
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and (entry / "comm").read_text().startswith("pd-"):
+            if entry.name.isdigit() and (entry / "cwd").readlink().parent == up.state / "host/run":
                 for child in children(int(entry.name)):
                     return int(entry.name), child
         except OSError:
@@ -161,7 +161,7 @@ def test_a_sandbox_is_lost_within_five_seconds_of_the_death_of(victim: str, roun
     running = Running(up)
     assert running.first.wait(40)
     time.sleep(moment(victim, round_))
-    supervisor, vmm = supervisor_and_vmm()
+    supervisor, vmm = supervisor_and_vmm(up)
     os.kill(supervisor if victim == "supervisor" else vmm, signal.SIGKILL)
     killed = time.monotonic()
     code, report, output = running.finish()
