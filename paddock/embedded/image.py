@@ -62,7 +62,9 @@ def _debootstrap(suite: str, sources: list[str], out: Path) -> None:
         argv += [f"--customize-hook=download /.image.erofs {shlex.quote(str(out))}"]
         argv += [suite, "/dev/null", *sources]
         fixed = {"TMPDIR": scratch, "SOURCE_DATE_EPOCH": str(_EPOCH), "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "0"}
-        run(argv, env={**os.environ, **fixed}, remedy=_APT)
+        # The image's own Python runs in there: a PYTHON* of whoever starts us would send its byte code elsewhere.
+        ours = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        run(argv, env={**ours, **fixed}, remedy=_APT)
 
 
 def _pack(mkfs: str) -> str:

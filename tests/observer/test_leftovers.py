@@ -262,6 +262,7 @@ def test_others_at_work_on_the_machine_are_left_out_but_only_outside_the_family(
 
 def test_dead_orphans_are_reaped(detached: Callable[[str], int]) -> None:
     command = [sys.executable, "-I", "-S", "-c", "import os\nif os.fork() == 0:\n    print(flush=True)"]
+    reap_orphans()  # those of earlier tests in this process
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     count = 0
     for _ in range(2000):
