@@ -14,7 +14,7 @@ from activities.policy import PolicyActivities
 from paddock.contracts.names import CONTROL_QUEUE
 from paddock.host.fork import die_with_parent
 from paddock.policy.store import PolicyStore
-from paddock.temporal.connect import connect
+from paddock.temporal.connect import connect_patiently
 from workflows.host import Host
 from workflows.policy import PolicyRollout
 from workflows.sandbox import Sandbox
@@ -22,7 +22,7 @@ from workflows.sandbox import Sandbox
 
 async def run(address: str, namespace: str, policies: Path, key: Path) -> None:
     """Work until SIGTERM."""
-    client = await connect(address, namespace=namespace, identity="control")
+    client = await connect_patiently(address, namespace, "control")
     policy = PolicyActivities(PolicyStore(policies), Ed25519PrivateKey.from_private_bytes(key.read_bytes()))
     worker = Worker(
         client,

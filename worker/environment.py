@@ -11,13 +11,13 @@ from temporalio.worker import Worker
 from activities.environment import EnvironmentActivities
 from paddock.contracts.names import ground_queue
 from paddock.host.fork import die_with_parent
-from paddock.temporal.connect import connect
+from paddock.temporal.connect import connect_patiently
 from providers.joined import Joined
 
 
 async def run(address: str, namespace: str, environment: str) -> None:
     """Work until SIGTERM."""
-    client = await connect(address, namespace=namespace, identity=f"environment/{environment}")
+    client = await connect_patiently(address, namespace, f"environment/{environment}")
     ground = EnvironmentActivities(environment, Joined())
     worker = Worker(
         client,

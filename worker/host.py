@@ -36,7 +36,7 @@ from paddock.host.slots import Slots
 from paddock.host.streams import StreamHost
 from paddock.host.tidy import tidy
 from paddock.host.users import Users
-from paddock.temporal.connect import connect
+from paddock.temporal.connect import connect_patiently
 
 log = logging.getLogger(__name__)
 QUICK = timedelta(seconds=0.5)
@@ -158,7 +158,7 @@ def _workers(
 
 async def run(config: HostConfig, token: str, images: frozenset[str]) -> None:
     """Work until SIGTERM, or until the keeper is gone (the next one starts another worker)."""
-    client = await connect(config.temporal, namespace=config.namespace, identity=f"host/{config.host}")
+    client = await connect_patiently(config.temporal, config.namespace, f"host/{config.host}")
     paths = config.paths
     gate = Gate(Slots(paths.slots, config.slots))
     losses = Losses(client)

@@ -79,32 +79,22 @@ class Embedded:
                 users.own(owned, users.broker, None, mode)
         ports, relay_port = self._ports()
         server = TemporalServer(Path(binary.path), state.temporal, ports)
-        self._say("starting Temporal")
-        self._parts.add("temporal", server.spawn)
-        await server.wait_ready(30)
         relay = f"ws://127.0.0.1:{relay_port}"
         host = self._host_config(server.address, relay, policy_key, found)
         state.host_config.write_text(host.model_dump_json(indent=2))
         HostPaths(state.host).worker_ready.unlink(missing_ok=True)
-        self._say("starting workers, host and relay")
-        python = [sys.executable, "-m"]
-        self._part(
-            "relay", [*python, "paddock.relay", "--port", str(relay_port), "--token-file", str(state.relay_token)]
-        )
-        control = [
-            "--address",
-            server.address,
-            "--policies",
-            str(state.policies),
-            "--policy-key",
-            str(state.policy_key),
-        ]
-        self._part("control", [*python, "worker.control", *control])
-        self._part(
-            "environment", [*python, "worker.environment", "--address", server.address, "--environment", ENVIRONMENT]
-        )
+        self._say("starting Temporal, workers, host and relay")
+        python, where = [sys.executable, "-m"], ["--address", server.address]
+        keys = ["--policies", str(state.policies), "--policy-key", str(state.policy_key)]
+        token = ["--port", str(relay_port), "--token-file", str(state.relay_token)]
+        # All at once: each worker waits for the server while it reads its own libraries.
+        self._parts.add("temporal", server.spawn)
         self._part("keeper", [*python, "paddock.host", str(state.host_config)])
+        self._part("control", [*python, "worker.control", *where, *keys])
+        self._part("relay", [*python, "paddock.relay", *token])
+        await server.wait_ready(30)
         await self._until_ready()
+        self._part("environment", [*python, "worker.environment", *where, "--environment", ENVIRONMENT])
         self._parts.watch()
         self.client = await connect(server.address)
         self.up = Up(temporal=server.address, ui=server.ui, relay=relay, pid=os.getpid(), state=str(state.root))

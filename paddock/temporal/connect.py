@@ -1,5 +1,6 @@
 """Connecting to Temporal: an address, a profile, or what the environment says."""
 
+import asyncio
 import atexit
 import time
 from typing import Final
@@ -73,3 +74,15 @@ async def connect(
             field=where,
             remedy="is `paddock up` running? `paddock doctor` checks this machine",
         ) from wrong
+
+
+async def connect_patiently(address: str, namespace: str, identity: str, within_s: float = 60.0) -> Client:
+    """As `connect`, for a worker: its server may be starting, or starting again, at the same time as itself."""
+    deadline = time.monotonic() + within_s
+    while True:
+        try:
+            return await connect(address, namespace=namespace, identity=identity)
+        except PaddockError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.1)
