@@ -1,6 +1,7 @@
 """One sandbox as its caller sees it."""
 
 import asyncio
+import contextlib
 import os
 import tempfile
 import uuid
@@ -80,7 +81,9 @@ class Sandbox:
         )
 
     async def status(self) -> Status:
-        """Where the sandbox is now."""
+        """Where the sandbox is now, never older than the end of a task that was seen here."""
+        with contextlib.suppress(ClientError):  # one that ended has a status too
+            await self.settle()
         try:
             status: Status = await persist(lambda: self._handle.query("status", result_type=Status), 10)
         except FAILURES as wrong:

@@ -47,6 +47,7 @@ class Playing:
     inputs: dict[str, bytes] = field(default_factory=dict)
     refuse: ErrorInfo | None = None
     hold_the_end: asyncio.Event = field(default_factory=asyncio.Event)
+    workflow_hears_late_s: float = 0
 
     def __post_init__(self) -> None:
         self.hold_the_end.set()
@@ -97,6 +98,7 @@ class Playing:
             await asyncio.sleep(0.02)
         output.done_as = done
         await output.end()
+        await asyncio.sleep(self.workflow_hears_late_s)
         return done
 
     @activity.defn

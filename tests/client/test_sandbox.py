@@ -38,6 +38,13 @@ async def test_a_block_runs_several_tasks_and_ends_the_sandbox(paddock: Paddock)
     assert box.report.receipts
 
 
+async def test_status_is_never_older_than_the_end_of_a_task_that_was_seen(paddock: Paddock, playing: Playing) -> None:
+    playing.workflow_hears_late_s = 0.5
+    async with paddock.sandbox() as box:
+        assert (await (await box.run(["echo", "one"])).result()).exit == 0
+        assert (await box.status()).state is State.READY
+
+
 async def test_an_error_in_the_block_ends_the_sandbox_and_goes_on(paddock: Paddock) -> None:
     with pytest.raises(ZeroDivisionError):
         async with paddock.sandbox() as box:
