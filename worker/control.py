@@ -10,12 +10,14 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from temporalio.worker import Worker
 
+from activities.news import tell_sandboxes
 from activities.policy import PolicyActivities
 from paddock.contracts.names import CONTROL_QUEUE
 from paddock.host.fork import die_with_parent
 from paddock.policy.store import PolicyStore
 from paddock.temporal.connect import connect_patiently
 from workflows.host import Host
+from workflows.late import LateReader
 from workflows.policy import PolicyRollout
 from workflows.sandbox import Sandbox
 
@@ -27,8 +29,8 @@ async def run(address: str, namespace: str, policies: Path, key: Path) -> None:
     worker = Worker(
         client,
         task_queue=CONTROL_QUEUE,
-        workflows=[Sandbox, Host, PolicyRollout],
-        activities=[policy.resolve_policy, policy.store_policy],
+        workflows=[Sandbox, Host, PolicyRollout, LateReader],
+        activities=[policy.resolve_policy, policy.store_policy, tell_sandboxes],
         # A control worker that was killed must not cost every open run ten seconds.
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         graceful_shutdown_timeout=timedelta(seconds=5),

@@ -22,7 +22,7 @@ async def run(address: str, namespace: str, environment: str) -> None:
     worker = Worker(
         client,
         task_queue=ground_queue(environment),
-        activities=[ground.list_ground],
+        activities=[ground.list_ground, ground.fence_host],
         graceful_shutdown_timeout=timedelta(seconds=5),
     )
     stop = asyncio.Event()

@@ -115,7 +115,9 @@ def _workers(
     place = PlaceActivities(config, gate, images)
     sandbox = SandboxActivities(keeper, link, gate, config.caps)
     tasks = TaskActivities(link, objects)
-    revoke, audit, host = CredentialActivities(keeper), AuditActivities(config, keeper), HostActivities()
+    revoke, audit = CredentialActivities(keeper), AuditActivities(config, keeper)
+    undos = (revoke.revoke_credentials, sandbox.destroy_vm, audit.seal_audit, place.release_slot)
+    host = HostActivities(keeper.inventory, undos)
     fixed = FixedSizeSlotSupplier(1)
     tuner = WorkerTuner.create_composite(
         workflow_supplier=fixed,
@@ -150,6 +152,7 @@ def _workers(
                 revoke.revoke_credentials,
                 audit.seal_audit,
                 host.hold_host,
+                host.check_host,
             ],
             max_concurrent_activities=32,
         ),

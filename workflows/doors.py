@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy, SearchAttributeKey
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import BaseModel, TypeAdapter
@@ -20,6 +20,7 @@ from workflows import outcome
 from workflows.saga import Saga, Where, seconds
 
 MAX_TASKS = 500
+MAX_KEYS = 64  # the newest ones: each call of a command line is a caller of its own
 STATE_KEY = SearchAttributeKey.for_keyword(names.STATE)
 # Steps on the way take milliseconds: only states that last are worth a search.
 SEARCHED = (State.READY, State.RUNNING, State.ENDING, State.ENDED)
@@ -45,6 +46,10 @@ class Doors:
         self.placed: hosts.Placed | None = None
         self.policy: hosts.ResolvedPolicy | None = None
         self.lease_end: datetime = workflow.now() + timedelta(seconds=spec.lifetime_s)
+        self.last_deadline = self.lease_end  # the latest that anything on the host may have been told
+        self.host_lost_why = ""  # set while the host does not answer
+        self.host_gone_how = ""  # set once: how it is known that the host, and all on it, is gone
+        self.finding = ""
         self.end: tuple[Outcome, str] | None = None  # set once: why it ends although its own work is not over
         self.error: ErrorInfo | None = None
         self.tasks: list[TaskSpec] = [spec.task] if spec.task else []
@@ -68,6 +73,8 @@ class Doors:
             "lease ends": self.lease_end.isoformat(timespec="seconds"),
             "audit head": self.notes.audit.head[:16] or "-",
         }
+        if self.finding:
+            rows["finding"] = self.finding[:500]
         workflow.set_current_details("| | |\n|---|---|\n" + "".join(f"| {k} | {v} |\n" for k, v in rows.items()))
 
     def _status(self) -> Status:
@@ -83,6 +90,7 @@ class Doors:
             lease_end=self.lease_end,
             tasks=len(self.tasks),
             owner=self.spec.owner,
+            finding=self.finding,
         )
 
     @workflow.query(description="State, host, policy digest and lease of this sandbox")
@@ -107,8 +115,17 @@ class Doors:
 
     @workflow.update(description="Move the end of the lease: seconds from now, in the workflow and in the supervisor")
     async def extend(self, lifetime_s: int) -> Status:
-        lease_end = workflow.now() + timedelta(seconds=lifetime_s)
-        await self._tell_host("extend_lease", hosts.ExtendLease(ref=self.ref, lease_end=lease_end))
+        await workflow.wait_condition(lambda: self.placed is not None or self.saga.ending)
+        if self.saga.ending:
+            raise ApplicationError("the sandbox is ending", type=ErrorKind.NOT_ALLOWED.value)
+        lease_end, before = workflow.now() + timedelta(seconds=lifetime_s), self.last_deadline
+        self.last_deadline = max(before, lease_end)  # the host may take it although its answer is lost
+        try:
+            await self._tell_host("extend_lease", hosts.ExtendLease(ref=self.ref, lease_end=lease_end))
+        except ActivityError as wrong:
+            if isinstance(wrong.cause, ApplicationError) and wrong.cause.type == ErrorKind.NOT_ALLOWED.value:
+                self.last_deadline = max(before, self.lease_end)  # refused in words: nothing on the host was moved
+            raise
         if self.policy and self.placed and lease_end > self.lease_end:
             # A signed policy goes stale some time after the lease that it was signed for: sign it for the longer one.
             pinned = f"{self.policy.name}@{self.policy.revision}" if self.policy.revision else self.policy.name
@@ -166,22 +183,26 @@ class Doors:
         if caller_key not in self.keys:
             await self._tell_host("allow_caller", hosts.AllowCaller(ref=self.ref, caller_key=caller_key))
             if caller_key not in self.keys:  # another attach of the same key may have come first
-                self.keys = (*self.keys, caller_key)
+                self.keys = (*self.keys, caller_key)[-MAX_KEYS:]
         return Attachment(sandbox_id=self.ref.sandbox_id, host=self.placed.host, relay=self.placed.relay)
 
     @attach.validator
     def _attach_a_key(self, caller_key: str) -> None:
         TypeAdapter(PublicKey).validate_python(caller_key)
-        if len(self.keys) >= 64:
-            raise ValueError("caller_key: 64 keys may open this sandbox's streams already")
 
     @workflow.signal(description="From the host: the supervisor or the VMM of this sandbox is gone")
     def sandbox_lost(self, why: str) -> None:
         self._lost(Outcome.SANDBOX_LOST, ErrorKind.SANDBOX_LOST, why)
 
-    @workflow.signal(description="From the host's workflow: the whole host is gone")
+    @workflow.signal(description="From the host's workflow: the whole host does not answer")
     def host_lost(self, why: str) -> None:
+        self.host_lost_why = why
         self._lost(Outcome.HOST_LOST, ErrorKind.HOST_LOST, why)
+
+    @workflow.signal(description="From the host's workflow: the host is proved to be gone, and this is how")
+    def host_gone(self, checked_by: str) -> None:
+        self.host_gone_how = checked_by
+        self._lost(Outcome.HOST_LOST, ErrorKind.HOST_LOST, checked_by)
 
     def _lost(self, how: Outcome, kind: ErrorKind, why: str) -> None:
         if not self.saga.ending:
@@ -210,6 +231,7 @@ class Doors:
             argument,
             task_queue=queue or self._queue(Where.HOST_CONTROL),
             start_to_close_timeout=seconds(within_s),
+            schedule_to_close_timeout=seconds(max(60, within_s)),  # a host that is lost answers nobody
             retry_policy=RetryPolicy(initial_interval=seconds(0.1), maximum_attempts=5),
             summary=activity.replace("_", " "),
         )

@@ -23,6 +23,8 @@ with workflow.unsafe.imports_passed_through():
     )
     from paddock.contracts.spec import SandboxSpec
 
+from workflows.saga import Step
+
 REFUSALS = frozenset(
     {
         ErrorKind.BAD_SPEC,
@@ -114,6 +116,23 @@ class Notes:
         self.by_step[step] = answer.receipts
         self.receipts.update({(receipt.resource, receipt.id): receipt for receipt in answer.receipts})
 
+    def implied(self, step: Step, checked_by: str, now: datetime) -> None:
+        """What a step made went with its host; what was proved before stays proved."""
+        before = {receipt.resource: receipt for receipt in self.by_step.get(step.name, ())}
+        gone = [one for one in before.values() if one.gone == Gone.PROVED]
+        for resource in step.receipts:
+            if resource not in {one.resource for one in gone}:
+                name = before[resource].id if resource in before else ""
+                gone.append(
+                    Receipt(resource=resource, id=name, gone=Gone.IMPLIED_BY_HOST, checked_by=checked_by, at=now)
+                )
+        self.receipts = {key: one for key, one in self.receipts.items() if one.resource not in step.receipts}
+        self.add(step.name, hosts.Undone(receipts=tuple(gone)))
+
+    @property
+    def any_implied(self) -> bool:
+        return any(receipt.gone == Gone.IMPLIED_BY_HOST for receipt in self.receipts.values())
+
     def lapsed(self, step: str, now: datetime) -> None:
         """Nobody answered the placement: the reservation lapses by its own lease in the host's table."""
         if step == "place":
@@ -126,11 +145,12 @@ class Notes:
             )
             self.add(step, hosts.Undone(receipts=(receipt,)))
 
-    def unproved(self, step: str) -> str:
-        """What this step's receipts leave open, in words; empty when all is proved."""
-        return ", ".join(
-            f"{r.resource} {r.id}: {r.checked_by}" for r in self.by_step.get(step, ()) if r.gone == Gone.UNPROVED
-        )
+    def unproved(self, step: Step) -> str:
+        """What the undo of this step leaves open, in words; empty when all that it must prove is proved."""
+        answered = self.by_step.get(step.name, ())
+        missing = sorted({*step.receipts} - {receipt.resource for receipt in answered})
+        open_ = [f"{r.resource} {r.id}: {r.checked_by}" for r in answered if r.gone == Gone.UNPROVED]
+        return "; ".join([*open_, *(f"{resource}: no receipt" for resource in missing)])
 
     def report(
         self,

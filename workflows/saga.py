@@ -52,11 +52,15 @@ class Undo:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a lifecycle: `do` is absent where something must only be undone."""
+    """One step of a lifecycle: `do` is absent where something must only be undone.
+
+    `receipts` names the resources that the undo must prove gone; an answer that lacks one of them is no proof.
+    """
 
     name: str
     do: Do | None
     undo: Undo | None = None
+    receipts: tuple[str, ...] = ()
 
 
 def seconds(n: float) -> timedelta:

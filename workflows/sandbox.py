@@ -1,6 +1,7 @@
 """`Sandbox`: one workflow owns one sandbox and all it ever took, each by its id, with an undo and a receipt."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from dataclasses import replace
 from typing import TypeVar
@@ -20,9 +21,11 @@ with workflow.unsafe.imports_passed_through():
 
 from workflows import outcome, steps
 from workflows.doors import LEASE_KEY, STATE_KEY, Doors
-from workflows.saga import Step, Where, compensate, perform, seconds, uncancelled
+from workflows.saga import Step, Undo, Where, compensate, perform, seconds, uncancelled
 
 T = TypeVar("T")
+# A supervisor ends its sandbox 2 s behind the lease, the keeper 10 s behind it; their clocks may differ a little.
+AFTER_EVERY_DEADLINE_S = 60
 STATE_OF = {"place": State.PLACING, "boot": State.BOOTING, "fence": State.FENCING}
 
 
@@ -70,12 +73,16 @@ class Sandbox(Doors):
         await uncancelled(self.saga.backward(self._back))
         self.notes.steps_ms["end"] = (workflow.time() - before) * 1e3
         how, why = self.end or outcome.of_task(self.results)
+        if self.notes.any_implied and how is not Outcome.HOST_LOST:  # it was lost while it ended
+            how, why = Outcome.HOST_LOST, self.host_gone_how
+            self.error = ErrorInfo(kind=ErrorKind.HOST_LOST, message=why)
         if booted and not self.notes.audit.verified and how not in outcome.LOSSES.values():
             self.error = ErrorInfo(kind=ErrorKind.AUDIT_BROKEN, message="the sandbox's audit chain does not verify")
             how, why = Outcome.ERROR, self.error.message
         self.report = self.notes.report(
             self.ref, how, why, self.results, self.policy.digest if self.policy else "", self.error
         )
+        self.finding = ""
         self._show(State.ENDED)
         await uncancelled(workflow.wait_condition(workflow.all_handlers_finished))
         if how in FAILS_THE_WORKFLOW:
@@ -148,6 +155,7 @@ class Sandbox(Doors):
                 shape=self.spec.shape,
                 lease_end=self.lease_end,
                 caller_keys=self.keys,
+                protected=names.PROTECT in self.spec.labels,
             )
         else:
             argument = hosts.Attach(ref=self.ref, policy=self.policy)
@@ -186,13 +194,61 @@ class Sandbox(Doors):
             self.notes.lapsed(step.name, workflow.now())
             return
         while True:
-            answer = await compensate(step.undo, self.ref, self._queue(step.undo.where), summary=f"undo {step.name}")
-            self.notes.add(step.name, answer)
-            if not (unproved := self.notes.unproved(step.name)):
+            undone = asyncio.ensure_future(self._undo(step.undo, step.name))
+            gone = asyncio.ensure_future(self._until_host_is_gone())
+            await workflow.wait([undone, gone], return_when=asyncio.FIRST_COMPLETED)
+            if not undone.done():
+                undone.cancel()
+                await asyncio.gather(undone, return_exceptions=True)
+                self.notes.implied(step, self.host_gone_how, workflow.now())
                 return
-            # Never called ended while something may live: it stays ending, and the finding is in the log.
-            workflow.logger.warning("%s stays ending: %s", self.ref.sandbox_id, unproved)
-            await workflow.sleep(seconds(5))
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+            self.notes.add(step.name, undone.result())
+            self.host_lost_why = ""  # it answers: from here on its own word counts again
+            if not (unproved := self.notes.unproved(step)):
+                self.finding = ""
+                return
+            # Never called ended while something may live: it stays ending, and the finding says what.
+            self._find(unproved)
+            with contextlib.suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: bool(self.host_gone_how or self.host_lost_why),
+                    timeout=seconds(5),
+                    timeout_summary="look again",
+                )
+
+    async def _undo(self, undo: Undo, name: str) -> hosts.Undone | hosts.Sealed:
+        answer: hosts.Undone | hosts.Sealed = await compensate(
+            undo, self.ref, self._queue(undo.where), summary=f"undo {name}"
+        )
+        return answer
+
+    async def _until_host_is_gone(self) -> None:
+        """Wait until the host is told gone, or is lost and has let every deadline pass: then nothing on it can live."""
+        while not self.host_gone_how:
+            await workflow.wait_condition(lambda: bool(self.host_lost_why or self.host_gone_how))
+            left = (self.last_deadline - workflow.now()).total_seconds() + AFTER_EVERY_DEADLINE_S
+            if left <= 0:
+                self.host_gone_how = (
+                    f"the host does not answer ({self.host_lost_why}), and every deadline of this sandbox there, "
+                    f"the last at {self.last_deadline.isoformat(timespec='seconds')}, passed over "
+                    f"{AFTER_EVERY_DEADLINE_S} s ago"
+                )
+            elif not self.host_gone_how:
+                self._find(f"{self.host_lost_why}; waiting for the host to answer, to be ended, or for its deadlines")
+                with contextlib.suppress(TimeoutError):
+                    await workflow.wait_condition(
+                        lambda: bool(self.host_gone_how),
+                        timeout=seconds(left),
+                        timeout_summary="every deadline of a host that is lost",
+                    )
+
+    def _find(self, words: str) -> None:
+        if words != self.finding:
+            workflow.logger.warning("%s stays ending: %s", self.ref.sandbox_id, words)
+            self.finding = words
+            self._show(self.state)
 
     async def _until_told(self) -> None:
         while self.end is None:

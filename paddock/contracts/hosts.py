@@ -69,6 +69,7 @@ class Boot(Wire):
     shape: Shape
     lease_end: datetime
     caller_keys: tuple[str, ...] = ()
+    protected: bool = False
 
 
 class Booted(Wire):
@@ -142,12 +143,29 @@ class AllowCaller(Wire):
 
 
 class HostSpec(Wire):
-    """Argument of `Host`: a machine that joined an environment."""
+    """Argument of `Host`: a machine that joined an environment; `lost` when a run goes on after its host was lost."""
 
     environment: str
     host: str
     relay: str = ""
     slots: int = 1
+    lost: bool = False
+
+
+class Fenced(Wire):
+    """Whether a lost host is surely ended, and how that was checked; else its sandboxes wait for their deadlines."""
+
+    gone: bool = False
+    checked_by: str
+
+
+class HostNews(Wire):
+    """What the sandboxes of a host are told: that it is lost, or with `gone` that it is proved to be gone."""
+
+    environment: str
+    host: str
+    gone: bool = False
+    words: str
 
 
 class HeldSandbox(Wire):

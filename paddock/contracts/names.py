@@ -8,6 +8,8 @@ NAMESPACE: Final = "default"
 SANDBOX: Final = "Sandbox"
 HOST: Final = "Host"
 POLICY_ROLLOUT: Final = "PolicyRollout"
+LATE_READER: Final = "LateReader"
+FLEET_CLEANUP: Final = "FleetCleanup"
 
 
 def ground_queue(environment: str) -> str:
@@ -37,6 +39,18 @@ def sandbox_workflow_id(name: str) -> str:
 def host_workflow_id(environment: str, host: str) -> str:
     return f"host/{environment}/{host}"
 
+
+def cleanup_schedule_id(environment: str) -> str:
+    """The schedule of an environment's sweeps; its runs carry the time behind this name."""
+    return f"fleet-cleanup/{environment}"
+
+
+def cleanup_workflow_id(environment: str) -> str:
+    """The sweep that somebody starts by hand: one at a time."""
+    return f"{cleanup_schedule_id(environment)}/by-hand"
+
+
+PROTECT: Final = "paddock-protect"  # a label: the sweep spares a sandbox that has it, its lease does not
 
 STATE: Final = "PaddockState"
 ENVIRONMENT: Final = "PaddockEnvironment"

@@ -23,7 +23,7 @@ class State(StrEnum):
 
 
 class Status(Wire):
-    """State, place, lease and policy of one sandbox."""
+    """State, place, lease and policy of one sandbox; `finding` says in words why it stays `ending`."""
 
     sandbox_id: str
     workflow_id: str
@@ -36,6 +36,7 @@ class Status(Wire):
     lease_end: datetime | None = None
     tasks: int = 0
     owner: str = ""
+    finding: str = ""
 
 
 class Attachment(Wire):

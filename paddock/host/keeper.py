@@ -19,6 +19,7 @@ from typing import Any
 from paddock.contracts.errors import ErrorInfo, ErrorKind, PaddockError
 from paddock.contracts.report import Receipt
 from paddock.egress.tls.client import client_context
+from paddock.host import inventory
 from paddock.host.config import HostConfig, load
 from paddock.host.fork import adopt_orphans
 from paddock.host.loop import Loop
@@ -203,6 +204,10 @@ class Keeper:
                 pids = {service.name: service.pid for service in self.services.all}
                 held = tuple(map(_held, self.supervisors.kept.values()))
                 door.say(KeeperAnswer(id=ask.id, held=held, pids=pids))
+            case "survey":
+                door.say(self._survey(ask.id))
+            case "leases":
+                self._forward(self.services.broker.peer, door, ask, {"op": "leases"})
             case "subscribe":
                 door.subscribed = True
                 door.say(KeeperAnswer(id=ask.id))
@@ -212,6 +217,16 @@ class Keeper:
                 self.templates.get(
                     ask.image, ask.shape, lambda _, error: door.say(KeeperAnswer(id=ask.id, error=error))
                 )
+
+    def _survey(self, number: int) -> KeeperAnswer:
+        config, kept = self.config, self.supervisors.kept
+        loaded = {one.template.key for one in self.templates._loaded.values()}
+        return KeeperAnswer(
+            id=number,
+            held=tuple(map(_held, kept.values())),
+            strays=inventory.strays(config.paths, f"{config.environment}-{config.host}-", kept),
+            templates=inventory.stale_templates(Path(config.cache) / "templates", loaded),
+        )
 
     def _boot(self, door: Door, ask: KeeperAsk) -> None:
         boot = ask.boot
@@ -274,6 +289,8 @@ def _held(kept: Kept) -> Held:
         alive=kept.process.alive(),
         lease_end=kept.record.lease_end,
         caller_keys=kept.record.boot.caller_keys,
+        created=kept.record.created,
+        protected=kept.record.boot.protected,
     )
 
 

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from paddock.contracts.base import Wire
 from paddock.contracts.errors import ErrorInfo
+from paddock.contracts.fleet import Hold, StaleTemplate
 from paddock.contracts.hosts import Boot, SandboxRef
 from paddock.contracts.ids import SandboxId
 from paddock.contracts.report import Denial, Receipt
@@ -17,7 +18,19 @@ class KeeperAsk(Wire):
     """One request to the keeper; `id` comes back with the answer."""
 
     id: int
-    op: Literal["boot", "destroy", "revoke", "seal", "extend", "forget", "inventory", "subscribe", "template"]
+    op: Literal[
+        "boot",
+        "destroy",
+        "revoke",
+        "seal",
+        "extend",
+        "forget",
+        "inventory",
+        "survey",
+        "leases",
+        "subscribe",
+        "template",
+    ]
     boot: Boot | None = None
     sandbox_id: SandboxId | None = None
     lease_end: datetime | None = None
@@ -32,6 +45,17 @@ class Held(Wire):
     alive: bool
     lease_end: datetime
     caller_keys: tuple[str, ...] = ()
+    created: datetime | None = None
+    protected: bool = False
+
+
+class Stray(Wire):
+    """What carries a sandbox's name, or half of one, without a record; `foreign` says why it may be another host's."""
+
+    name: str
+    age_s: float | None = None
+    holds: tuple[Hold, ...] = ()
+    foreign: str = ""
 
 
 class KeeperAnswer(Wire):
@@ -50,6 +74,10 @@ class KeeperAnswer(Wire):
     head: str = ""
     path: str = ""
     pids: dict[str, int] = Field(default_factory=dict)
+    strays: tuple[Stray, ...] = ()
+    templates: tuple[StaleTemplate, ...] = ()
+    leases: dict[str, float] = Field(default_factory=dict)
+    more: int = 0
 
 
 class Ask(Wire):

@@ -19,6 +19,7 @@ from paddock.embedded.assets import cache_dir
 from paddock.embedded.server import Ports, TemporalServer
 from paddock.temporal.connect import connect
 from workflows.sandbox import Sandbox
+from workflows.steps import BEFORE_THE_TASK
 
 ENVIRONMENT = "fake"
 HOST = "fake-1"
@@ -48,6 +49,7 @@ class World:
     unproved: int = 0
     exit: int = 0
     verified: bool = True
+    host: str = HOST
 
     def entered(self, name: str) -> asyncio.Event:
         return self.inside.setdefault(name, asyncio.Event())
@@ -76,7 +78,12 @@ class World:
         else:
             self.held.discard(takes)
         return hosts.Undone(
-            receipts=(Receipt(resource=takes, id="x", gone=gone, checked_by="looked", at=datetime.now(UTC)),)
+            receipts=tuple(
+                Receipt(resource=resource, id="x", gone=gone, checked_by="looked", at=datetime.now(UTC))
+                for step in BEFORE_THE_TASK
+                for resource in step.receipts
+                if takes in step.receipts
+            )
         )
 
     @activity.defn
@@ -87,7 +94,7 @@ class World:
     @activity.defn
     async def reserve_slot(self, ask: hosts.Reservation) -> hosts.Placed:
         await self.do("reserve_slot", "slot")
-        return hosts.Placed(host=HOST, relay="ws://nowhere")
+        return hosts.Placed(host=self.host, relay="ws://nowhere")
 
     @activity.defn
     async def boot_sandbox(self, boot: hosts.Boot) -> hosts.Booted:
