@@ -22,6 +22,8 @@ from examples.demo.stage import Stage, StageFailed, command, stage
 from examples.demo.story import Told, tell
 from paddock.client import Paddock
 from paddock.contracts.errors import PaddockError
+from paddock.embedded.state import State
+from paddock.secrets.embedded import EmbeddedStore, load_or_make_store_key
 from tests.observer import Allowed, Snapshot, adopt_orphans, reap_orphans, settle, snapshot
 from tests.observer.snapshot import likely_places
 
@@ -60,8 +62,8 @@ async def perform(settings: Settings, show: Show, interrupts: Interrupts) -> Tol
     """Everything between the two looks of the observer."""
     shutil.rmtree(settings.directory / "project", ignore_errors=True)
     async with servers(settings, settings.directory / "servers") as local, _stage(settings, local, show) as up:
-        await _prepare(settings, show)
         async with Paddock.connect(up.temporal) as paddock:
+            await _prepare(settings, show, paddock)
             told = await tell(paddock, settings, local, up, show)
         await _judge_audit(told, settings, show)
         _observed(told, show)
@@ -87,16 +89,17 @@ async def _stage(settings: Settings, local: Servers, show: Show) -> AsyncIterato
                 await closing.aclose()
 
 
-async def _prepare(settings: Settings, show: Show) -> None:
+async def _prepare(settings: Settings, show: Show, paddock: Paddock) -> None:
+    """What `paddock policy apply` and `paddock secret set` do, by the libraries that they call."""
     policy = settings.directory / "policy.yaml"
     policy.write_text(settings.model.policy())
     shown = POLICY if policy.read_text() == POLICY.read_text() else policy
+    state = State(settings.state)
     with show.step("policy and secrets in place"):
-        await asyncio.gather(
-            command("policy", "apply", str(shown), settings=settings),
-            command("secret", "set", MODEL_KEY, settings=settings, stdin=settings.model.key),
-            command("secret", "set", TICKET_TOKEN, settings=settings, stdin=settings.ticket_token),
-        )
+        store = EmbeddedStore(state.secrets_file, load_or_make_store_key(state.secrets_key))
+        store.put(MODEL_KEY, settings.model.key.encode())
+        store.put(TICKET_TOKEN, settings.ticket_token.encode())
+        await paddock.apply_policy(policy.read_text(), str(shown.relative_to(REPOSITORY)))
     show.line(f"model: {'scripted' if settings.model.scripted else settings.model.host} ({settings.model.dialect})")
 
 
