@@ -1,10 +1,11 @@
 """What may be asked of a running sandbox: its updates, queries and signals, and the state they share with its steps."""
 
 from datetime import datetime, timedelta
+from urllib.parse import quote
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy, SearchAttributeKey
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import BaseModel, TypeAdapter
@@ -75,7 +76,18 @@ class Doors:
         }
         if self.finding:
             rows["finding"] = self.finding[:500]
+        rows["links"] = self._links()
         workflow.set_current_details("| | |\n|---|---|\n" + "".join(f"| {k} | {v} |\n" for k, v in rows.items()))
+
+    def _links(self) -> str:
+        """Of the host's workflow and of what else is there; the UI fills in the namespace."""
+        environment, host = self.ref.environment, self.ref.host
+        workflows = "/namespaces/{namespace}/workflows"
+        others = f'WorkflowType="{names.SANDBOX}" AND {names.ENVIRONMENT}="{environment}"'
+        links = [f"[sandboxes of {environment}]({workflows}?query={quote(others)})"]
+        if host:
+            links.append(f"[host]({workflows}/{quote(names.host_workflow_id(environment, host), safe='')})")
+        return " · ".join(links)
 
     def _status(self) -> Status:
         return Status(
@@ -103,7 +115,8 @@ class Doors:
 
     @workflow.update(description="End the sandbox, wait until all of it is gone, and answer with the report")
     async def stop(self, reason: str) -> SandboxReport:
-        self.end = self.end or (Outcome.STOPPED, reason)
+        if not self.saga.ending:  # what ends already keeps the name of its end
+            self.end = self.end or (Outcome.STOPPED, reason)
         await workflow.wait_condition(lambda: self.report is not None)
         assert self.report
         return self.report
@@ -214,13 +227,16 @@ class Doors:
             raise ValueError("the sandbox is ending")
 
     async def _resolve(self, policy: str, lease_end: datetime) -> hosts.ResolvedPolicy:
-        resolved: hosts.ResolvedPolicy = await workflow.execute_local_activity(
-            "resolve_policy",
-            hosts.PolicyRequest(ref=self.ref, policy=policy, image=self.spec.image, lease_end=lease_end),
-            result_type=hosts.ResolvedPolicy,
-            start_to_close_timeout=seconds(10),
-            summary="resolve policy",
-        )
+        try:
+            resolved: hosts.ResolvedPolicy = await workflow.execute_local_activity(
+                "resolve_policy",
+                hosts.PolicyRequest(ref=self.ref, policy=policy, image=self.spec.image, lease_end=lease_end),
+                result_type=hosts.ResolvedPolicy,
+                start_to_close_timeout=seconds(10),
+                summary="resolve policy",
+            )
+        except (ApplicationError, TimeoutError) as wrong:  # a failed local activity raises its bare failure
+            raise outcome.local_failure(wrong) from wrong
         return resolved
 
     async def _tell_host(self, activity: str, argument: BaseModel, queue: str = "", within_s: float = 10) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError, TimeoutType
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutError, TimeoutType
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -40,8 +40,13 @@ LOSSES = {ErrorKind.SANDBOX_LOST: Outcome.SANDBOX_LOST, ErrorKind.HOST_LOST: Out
 
 def refusal(error: ErrorInfo) -> ActivityError:
     """The failure of an activity that answered with an error instead of raising it."""
+    return local_failure(ApplicationError(error.message, error.model_dump(mode="json"), type=error.kind.value))
+
+
+def local_failure(cause: FailureError) -> ActivityError:
+    """The failure of a local activity, which raises its cause alone, in the form that other activities give it."""
     failure = ActivityError(
-        error.message,
+        cause.message,
         scheduled_event_id=0,
         started_event_id=0,
         identity="",
@@ -49,7 +54,7 @@ def refusal(error: ErrorInfo) -> ActivityError:
         activity_id="",
         retry_state=None,
     )
-    failure.__cause__ = ApplicationError(error.message, error.model_dump(mode="json"), type=error.kind.value)
+    failure.__cause__ = cause
     return failure
 
 
@@ -140,7 +145,7 @@ class Notes:
                 resource="slot",
                 id="",
                 gone=Gone.PROVED,
-                checked_by="no host answered; a reservation lapses by its lease",
+                checked_by="no host's answer was taken; a reservation lapses by its lease",
                 at=now,
             )
             self.add(step, hosts.Undone(receipts=(receipt,)))

@@ -67,6 +67,9 @@ class Sandbox(Doors):
             self.end, self.error = (Outcome.ERROR, error.message), error
         elif isinstance(failure, Exception):
             raise failure  # a mistake in this workflow: fail the workflow task, undo nothing
+        if self.end and self.end[0] is Outcome.SANDBOX_LOST and workflow.now() >= self.lease_end:
+            # No control worker was there at the lease's end, so that the supervisor's own deadline came first.
+            self.end, self.error = (Outcome.LEASE_ENDED, "the lease ended"), None
         booted = steps.BOOT in self.saga.taken
         self._show(State.ENDING)
         before = workflow.time()
@@ -137,6 +140,8 @@ class Sandbox(Doors):
             )
             if not placed.full:
                 break
+            if self.saga.ending:  # that answer swallowed the cancel
+                return
             await workflow.sleep(seconds(0.02))
         if placed.error:
             raise outcome.refusal(placed.error)
