@@ -16,6 +16,11 @@ from paddock.host.messages import Ask
 LAST_WORD_S = 1.0
 
 
+def by_this_clock(lease_end: datetime, server: datetime, here: datetime) -> datetime:
+    """A time of Temporal's server as this host's clock would say it, whatever the two think that it is now."""
+    return here + (lease_end - server)
+
+
 @dataclass(frozen=True, slots=True)
 class SandboxActivities:
     """Verbs on the keeper and on supervisors."""
@@ -32,7 +37,8 @@ class SandboxActivities:
             ref = boot.ref
             if not self.gate.slots.confirm(ref.sandbox_id, ref.workflow_id, boot.caller_keys):
                 raise PaddockError(ErrorKind.NO_SLOT, "the reservation lapsed before the sandbox booted")
-            await self.keeper.ask("boot", boot=boot)
+            here = by_this_clock(boot.lease_end, activity.info().started_time, datetime.now(UTC))
+            await self.keeper.ask("boot", boot=boot.model_copy(update={"lease_end": here}))
             answer = await self.supervisors.ask(ref.sandbox_id, Ask(op="ready"))
             return Booted(parts_ms=answer.parts_ms)
 
@@ -52,9 +58,9 @@ class SandboxActivities:
     async def extend_lease(self, extend: ExtendLease) -> None:
         """Move the supervisor's own deadline."""
         async with beating():
-            sandbox_id, lease_end = extend.ref.sandbox_id, extend.lease_end
-            longest = datetime.now(UTC) + timedelta(seconds=self.caps.lifetime_s)
-            if lease_end > longest:
+            sandbox_id, now = extend.ref.sandbox_id, datetime.now(UTC)
+            lease_end = by_this_clock(extend.lease_end, activity.info().started_time, now)
+            if lease_end > now + timedelta(seconds=self.caps.lifetime_s):
                 raise PaddockError(
                     ErrorKind.NOT_ALLOWED,
                     f"the lease may end {self.caps.lifetime_s} s from now at the latest",

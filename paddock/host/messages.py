@@ -122,7 +122,10 @@ class Answer(Wire):
 
 
 class RunRecord(Wire):
-    """What the keeper alone writes of a sandbox, before anything of it exists: identity comes first."""
+    """What the keeper alone writes of a sandbox, before anything of it exists: identity comes first.
+
+    `deadline` is the lease's end by CLOCK_MONOTONIC, which no jump moves and which a keeper's successor shares.
+    """
 
     ref: SandboxRef
     boot: Boot
@@ -131,3 +134,4 @@ class RunRecord(Wire):
     started: int = 0
     created: datetime
     lease_end: datetime
+    deadline: float = 0.0

@@ -11,6 +11,8 @@ from paddock.contracts.base import Wire
 
 RESERVED_S = 60.0
 REMEMBERED_S = 3600.0
+SET_BACK_S = 5.0  # a clock that is disciplined moves by less
+MAX_KEYS = 64
 
 
 class Slot(Wire):
@@ -106,10 +108,14 @@ class Slots:
         return self._held.get(sandbox_id)
 
     def allow(self, sandbox_id: str, caller_key: str) -> None:
-        """Add a caller's key to a held slot."""
-        slot = self._held.get(sandbox_id)
-        if slot and caller_key not in slot.caller_keys:
-            self._put(slot.model_copy(update={"caller_keys": (*slot.caller_keys, caller_key)}))
+        """Add a caller's key to a held slot, or to a sandbox that ended lately; the newest MAX_KEYS stay."""
+        if slot := self._held.get(sandbox_id):
+            if caller_key not in slot.caller_keys:
+                self._put(slot.model_copy(update={"caller_keys": (*slot.caller_keys, caller_key)[-MAX_KEYS:]}))
+        elif (past := self._past.get(sandbox_id)) and caller_key not in past.caller_keys:
+            keys = (*past.caller_keys, caller_key)[-MAX_KEYS:]
+            self._past[sandbox_id] = past.model_copy(update={"caller_keys": keys})
+            self._save()
 
     def held(self) -> list[Slot]:
         self._lapse()
@@ -117,7 +123,11 @@ class Slots:
 
     def _lapse(self) -> None:
         now = self._clock()
-        lapsed = [name for name, slot in self._held.items() if not slot.confirmed and slot.expires_at < now]
+        # One that ends later than a fresh one would was promised before the clock was set back.
+        latest = now + RESERVED_S + SET_BACK_S
+        lapsed = [
+            name for name, slot in self._held.items() if not slot.confirmed and not now <= slot.expires_at <= latest
+        ]
         for name in lapsed:
             del self._held[name]
         if lapsed:

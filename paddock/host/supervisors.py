@@ -75,7 +75,12 @@ class Supervisors:
         lease_end = self._bounded(boot.lease_end)
         boot = boot.model_copy(update={"lease_end": lease_end})
         record = RunRecord(
-            ref=boot.ref, boot=boot, index=self._free_index(), created=datetime.now(UTC), lease_end=lease_end
+            ref=boot.ref,
+            boot=boot,
+            index=self._free_index(),
+            created=datetime.now(UTC),
+            lease_end=lease_end,
+            deadline=_monotonic(lease_end),
         )
         rundir.write(self._paths.record(sandbox_id), record)  # identity comes first
         kept = Kept(record, self._remains(sandbox_id))
@@ -121,7 +126,8 @@ class Supervisors:
         kept = self.kept.get(sandbox_id)
         if kept is None:
             raise PaddockError(ErrorKind.NOT_FOUND, f"{sandbox_id} is not on this host")
-        kept.record = kept.record.model_copy(update={"lease_end": self._bounded(lease_end)})
+        end = self._bounded(lease_end)
+        kept.record = kept.record.model_copy(update={"lease_end": end, "deadline": _monotonic(end)})
         rundir.write(self._paths.record(sandbox_id), kept.record)
         self._expire_later(kept)
 
@@ -205,7 +211,8 @@ class Supervisors:
 
     def _expire_later(self, kept: Kept) -> None:
         end = kept.record.lease_end
-        self._loop.later(max(0.0, end.timestamp() - time.time()) + GRACE_S, lambda: self._expire(kept, end))
+        left = max(0.0, kept.record.deadline - time.monotonic())
+        self._loop.later(left + GRACE_S, lambda: self._expire(kept, end))
 
     def _expire(self, kept: Kept, end: datetime) -> None:
         if kept.pidfd is not None and kept.record.lease_end == end:
@@ -258,3 +265,8 @@ class Supervisors:
             return  # rootless: no cgroup, as docs/limits.md says
         except OSError as wrong:
             raise PaddockError(ErrorKind.BOOT_FAILED, f"the sandbox's cgroup cannot be made: {wrong}") from wrong
+
+
+def _monotonic(lease_end: datetime) -> float:
+    """A lease's end by the clock that never jumps."""
+    return time.monotonic() + max(0.0, lease_end.timestamp() - time.time())

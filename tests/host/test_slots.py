@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paddock.host.slots import REMEMBERED_S, RESERVED_S, Slots
+from paddock.host.slots import MAX_KEYS, REMEMBERED_S, RESERVED_S, Slots
 
 
 class Clock:
@@ -92,6 +92,24 @@ def test_keys_open_streams_for_an_hour_after_the_end_and_then_no_more(slots: Slo
     slots.reserve("another", "w")
     slots.release("another")
     assert slots.caller_keys("sb-1") == ()
+
+
+def test_a_late_reader_is_let_in_for_an_hour_after_the_end(slots: Slots, clock: Clock) -> None:
+    slots.confirm("sb-1", "sandbox/a", ("first",))
+    slots.release("sb-1")
+    slots.allow("sb-1", "late")
+    assert slots.caller_keys("sb-1") == ("first", "late")
+
+
+def test_the_newest_keys_stay(slots: Slots) -> None:
+    slots.confirm("sb-1", "sandbox/a", ("first",))
+    for number in range(MAX_KEYS):
+        slots.allow("sb-1", f"key-{number}")
+    assert len(slots.caller_keys("sb-1")) == MAX_KEYS
+    assert "first" not in slots.caller_keys("sb-1")
+    slots.release("sb-1")
+    slots.allow("sb-1", "late")
+    assert (len(slots.caller_keys("sb-1")), slots.caller_keys("sb-1")[-1]) == (MAX_KEYS, "late")
 
 
 def test_nobody_is_let_in_to_a_sandbox_that_is_not_held(slots: Slots) -> None:
