@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup venv demo test check bench nightly golden wheels lock clean
+.PHONY: help setup venv browser demo test check bench faults nightly golden histories wheels lock clean
 
 # Caches need a home; some CI systems give an empty one.
 ifeq ($(strip $(HOME)),)
@@ -12,7 +12,7 @@ endif
 # Byte code stays out of the source folders: the demo's observer looks for every file that was not there before.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 PYTHON := .venv/bin/python
-SECONDS_TEST ?= 1500
+SECONDS_TEST ?= 3600
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,10 +23,14 @@ venv: ## .venv with the hashed requirements; nothing to do when nothing changed
 setup: venv ## everything this machine needs: packages, kernel, guest agent, image, Temporal server
 	@.venv/bin/paddock setup
 
+browser: ## a headless browser and Node for the tests of UI and examples, where they can be installed
+	@bash packaging/browser.sh
+	@bash packaging/node.sh
+
 demo: setup ## a real agent in a real microVM, from policy to receipts (KEEP=1 leaves it running)
 	@$(PYTHON) -m examples.demo
 
-test: setup ## the whole suite, on the same real parts
+test: setup browser ## the whole suite, on the same real parts
 	@timeout --kill-after=60 $(SECONDS_TEST) $(PYTHON) -m pytest -m "not nightly" $(ARGS)
 
 check: venv ## lint, format, types, import directions, golden files, Go vet: under two minutes
@@ -35,11 +39,17 @@ check: venv ## lint, format, types, import directions, golden files, Go vet: und
 bench: setup ## the table of speed and size; writes build/bench/report.json
 	@$(PYTHON) -m bench $(ARGS)
 
-nightly: setup ## the long loops: kill tests 20 times each, fuzzing, many sandboxes
-	@PADDOCK_LOOPS=20 $(PYTHON) -m pytest -m "nightly or kill" $(ARGS)
+faults: setup ## seeded kills and stops on a real system: RUNS=40 SEED=... (docs/faults.md)
+	@$(PYTHON) -m tests.faults --runs $(or $(RUNS),40) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+nightly: setup browser ## the long loops: 500 fault runs, fuzzing, many sandboxes
+	@PADDOCK_LOOPS=20 PADDOCK_FAULT_RUNS=500 PADDOCK_FAULT_JSON=build/faults.json $(PYTHON) -m pytest -m "nightly or kill" $(ARGS)
 
 golden: venv ## rewrite the golden JSON Schemas; the diff is for the reviewer
 	@$(PYTHON) -m tests.contracts.schemas
+
+histories: setup ## record every workflow's history again on a real server; the diff of its commands is for the reviewer
+	@$(PYTHON) -m tests.replay.record $(ARGS)
 
 wheels: venv ## both wheels into build/wheels
 	@$(PYTHON) packaging/wheels.py build/wheels

@@ -15,24 +15,28 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import audit, fence, microvm, system
+from bench import audit, fence, fleet, lifecycle, microvm, system
 from bench.row import Row
 from paddock import __version__
 
 PARTS: Final[dict[str, Callable[[], list[Row]]]] = {
     "audit": audit.run,
     "fence": fence.run,
+    "fleet": lambda: asyncio.run(fleet.rows()),
+    "lifecycle": lambda: asyncio.run(lifecycle.rows()),
     "microvm": lambda: uvloop.run(microvm.rows()),
     "system": lambda: asyncio.run(system.rows()),
 }
 OUT: Final = Path("build/bench/report.json")
 MORE_IS_BETTER: Final = ("alive", "fence_rps", "channel_out_mb_s", "channel_in_mb_s")
+BY_P99: Final = ("burst20_first_output_s",)
 
 
 def _reached(row: Row) -> str:
     if row.target is None:
         return ""
-    good = row.p50 >= row.target if row.name in MORE_IS_BETTER else row.p50 <= row.target
+    measured = row.p99 if row.name in BY_P99 else row.p50
+    good = measured >= row.target if row.name in MORE_IS_BETTER else measured <= row.target
     return "yes" if good else "NO"
 
 

@@ -14,7 +14,18 @@ from urllib.parse import urlsplit
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-OTHERS = {".git", ".venv", "build", "dist", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis"}
+OTHERS = {
+    ".git",
+    ".venv",
+    "build",
+    "dist",
+    "__pycache__",
+    ".mypy_cache",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".hypothesis",
+    "node_modules",
+}
 SOURCES = ("paddock", "workflows", "activities", "providers", "worker")
 LARGEST_BYTES = 15 << 10
 
@@ -29,7 +40,7 @@ CORES = ("paddock/policy/", "paddock/egress/http/", "paddock/egress/tls/", "padd
 CLOCKS = {"time.time", "datetime.now", "datetime.datetime.now", "datetime.utcnow"}
 # Shells inside rooms of cores: they read the clock and hand it on.
 SHELLS = ("paddock/policy/store.py",)
-WITHOUT_MIRROR = {"observer", "servers", "e2e"}
+WITHOUT_MIRROR = {"observer", "servers", "e2e", "faults", "ui", "replay"}
 
 
 def files(*suffixes: str) -> Iterator[Path]:

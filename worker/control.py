@@ -4,33 +4,37 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from temporalio.worker import Worker
 
+from activities import fleet
 from activities.news import tell_sandboxes
 from activities.policy import PolicyActivities
 from paddock.contracts.names import CONTROL_QUEUE
 from paddock.host.fork import die_with_parent
 from paddock.policy.store import PolicyStore
 from paddock.temporal.connect import connect_patiently
+from worker import schedules
+from workflows.cleanup import FleetCleanup
 from workflows.host import Host
 from workflows.late import LateReader
 from workflows.policy import PolicyRollout
 from workflows.sandbox import Sandbox
 
 
-async def run(address: str, namespace: str, policies: Path, key: Path) -> None:
+async def run(address: str, namespace: str, policies: Path, key: Path, environments: Sequence[str]) -> None:
     """Work until SIGTERM."""
     client = await connect_patiently(address, namespace, "control")
     policy = PolicyActivities(PolicyStore(policies), Ed25519PrivateKey.from_private_bytes(key.read_bytes()))
     worker = Worker(
         client,
         task_queue=CONTROL_QUEUE,
-        workflows=[Sandbox, Host, PolicyRollout, LateReader],
-        activities=[policy.resolve_policy, policy.store_policy, tell_sandboxes],
+        workflows=[Sandbox, Host, PolicyRollout, LateReader, FleetCleanup],
+        activities=[policy.resolve_policy, policy.store_policy, tell_sandboxes, *fleet.ON_CONTROL],
         # A control worker that was killed must not cost every open run ten seconds.
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         graceful_shutdown_timeout=timedelta(seconds=5),
@@ -39,7 +43,10 @@ async def run(address: str, namespace: str, policies: Path, key: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with worker:
+        keeping = asyncio.ensure_future(schedules.keep(client, schedules.declared(environments)))
         await stop.wait()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 def main(argv: list[str]) -> None:
@@ -48,11 +55,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--namespace", default="default")
     parser.add_argument("--policies", type=Path, required=True, help="directory of the policy store")
     parser.add_argument("--policy-key", type=Path, required=True, help="Ed25519 private key that signs policies")
+    parser.add_argument("--environment", action="append", help="one whose sweeps are scheduled; `local` by default")
     parser.add_argument("--parent", type=int, default=0, help="die with this process")
     given = parser.parse_args(argv)
     if given.parent:
         die_with_parent(given.parent)
-    asyncio.run(run(given.address, given.namespace, given.policies, given.policy_key))
+    environments = given.environment or ["local"]
+    asyncio.run(run(given.address, given.namespace, given.policies, given.policy_key, environments))
 
 
 if __name__ == "__main__":

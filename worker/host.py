@@ -19,6 +19,7 @@ from temporalio.worker import FixedSizeSlotSupplier, PollerBehaviorSimpleMaximum
 
 from activities.audit import AuditActivities
 from activities.credentials import CredentialActivities
+from activities.fleet import HostFleetActivities
 from activities.ground import HostActivities
 from activities.place import PlaceActivities
 from activities.sandbox import SandboxActivities
@@ -118,6 +119,7 @@ def _workers(
     revoke, audit = CredentialActivities(keeper), AuditActivities(config, keeper)
     undos = (revoke.revoke_credentials, sandbox.destroy_vm, audit.seal_audit, place.release_slot)
     host = HostActivities(keeper.inventory, undos)
+    fleet = HostFleetActivities(config, keeper, gate.slots, objects)
     fixed = FixedSizeSlotSupplier(1)
     tuner = WorkerTuner.create_composite(
         workflow_supplier=fixed,
@@ -153,6 +155,8 @@ def _workers(
                 audit.seal_audit,
                 host.hold_host,
                 host.check_host,
+                fleet.host_inventory,
+                fleet.forget_leftovers,
             ],
             max_concurrent_activities=32,
         ),

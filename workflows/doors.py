@@ -77,12 +77,12 @@ class Doors:
         if self.finding:
             rows["finding"] = self.finding[:500]
         rows["links"] = self._links()
-        workflow.set_current_details("| | |\n|---|---|\n" + "".join(f"| {k} | {v} |\n" for k, v in rows.items()))
+        workflow.set_current_details("| | |\n|---|---|\n" + "".join(f"| {k}\u00a0 | {v} |\n" for k, v in rows.items()))
 
     def _links(self) -> str:
         """Of the host's workflow and of what else is there; the UI fills in the namespace."""
         environment, host = self.ref.environment, self.ref.host
-        workflows = "/namespaces/{namespace}/workflows"
+        workflows = "namespaces/{namespace}/workflows"
         others = f'WorkflowType="{names.SANDBOX}" AND {names.ENVIRONMENT}="{environment}"'
         links = [f"[sandboxes of {environment}]({workflows}?query={quote(others)})"]
         if host:

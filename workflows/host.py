@@ -142,7 +142,7 @@ class Host:
             "slots": str(self.spec.slots),
             "why": why,
         }
-        table = "".join(f"| {name} | {value} |\n" for name, value in rows.items() if value)
+        table = "".join(f"| {name}\u00a0 | {value} |\n" for name, value in rows.items() if value)
         workflow.set_current_details(f"| | |\n|---|---|\n{table}")
 
     @workflow.signal(description="The host's worker started, again or for the first time")

@@ -142,7 +142,7 @@ class Sandbox(Doors):
                 break
             if self.saga.ending:  # that answer swallowed the cancel
                 return
-            await workflow.sleep(seconds(0.02))
+            await workflow.sleep(seconds(0.02), summary="ask for a slot again")
         if placed.error:
             raise outcome.refusal(placed.error)
         self.placed = placed

@@ -19,6 +19,7 @@ COMMANDS: Final = {
     "policy": ("paddock.cli.policy", "app"),
     "secret": ("paddock.cli.secret", "app"),
     "audit": ("paddock.cli.audit", "app"),
+    "fleet": ("paddock.cli.fleet", "app"),
     "worker": ("paddock.cli.worker", "app"),
     "doctor": ("paddock.cli.machine", "doctor"),
     "setup": ("paddock.cli.machine", "setup"),

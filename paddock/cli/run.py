@@ -1,8 +1,6 @@
 """`paddock run`: one task in a sandbox of its own, live output, then the receipts."""
 
 import asyncio
-import os
-import re
 import secrets
 import sys
 from pathlib import Path
@@ -10,10 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from paddock.cli import codes, reach, render
+from paddock.cli import codes, reach, render, spec
 from paddock.cli.forward import Interrupts, forward
-from paddock.contracts.errors import ErrorKind, PaddockError
-from paddock.contracts.names import sandbox_workflow_id
 
 PATIENCE_S = 15.0
 
@@ -24,58 +20,26 @@ if TYPE_CHECKING:
     from paddock.contracts.report import SandboxReport
     from paddock.contracts.streams import Chunk
 
-_DURATION = re.compile(r"(\d{1,9})(s|m|h|d|)")
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def seconds(text: str) -> int:
-    """`90`, `90s`, `15m`, `2h` or `1d`, in seconds."""
-    found = _DURATION.fullmatch(text)
-    if found is None:
-        raise typer.BadParameter(f"{text!r}: a number of seconds, or like 90s, 15m, 2h, 1d")
-    return int(found[1]) * _SECONDS[found[2]]
-
-
-def variable(text: str) -> tuple[str, str]:
-    """`NAME=value`, or `NAME` for the value that it has here."""
-    name, equals, value = text.partition("=")
-    if not name:
-        raise typer.BadParameter(f"{text!r}: NAME=value, or NAME to pass on its value here")
-    if equals:
-        return name, value
-    if name not in os.environ:
-        raise typer.BadParameter(f"{name} is not set here: give it as {name}=value")
-    return name, os.environ[name]
-
-
-def place(text: str) -> tuple[str, Path]:
-    """`PATH` or `PATH:GUEST`: a directory becomes /work itself, a file keeps its name, GUEST is below /work."""
-    local, colon, guest = text.rpartition(":")
-    if colon and local and not Path(text).exists():
-        return guest, Path(local)
-    path = Path(text)
-    return ("." if path.is_dir() else path.resolve().name), path
-
 
 def run(
     argv: Annotated[
         list[str] | None, typer.Argument(metavar="[--] ARGV...", help="The program and its arguments.")
     ] = None,
-    image: Annotated[str, typer.Option(help="What the sandbox boots.")] = "base",
-    policy: Annotated[str, typer.Option(help="What it may reach: a name, name@revision, or a file.")] = "deny-all",
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=value, or NAME to pass it on.")] = None,
-    in_: Annotated[list[str] | None, typer.Option("--in", help="File or directory to bring in, PATH[:GUEST].")] = None,
+    image: spec.ImageOption = "base",
+    policy: spec.PolicyOption = "deny-all",
+    env: spec.EnvOption = None,
+    in_: spec.InOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="Directory for what comes out.")] = None,
     output: Annotated[list[str] | None, typer.Option(help="Glob below /work of what comes out; default all.")] = None,
-    lifetime: Annotated[str, typer.Option(help="Longest life of the sandbox: 90s, 15m, 2h.")] = "1h",
+    lifetime: spec.LifetimeOption = "1h",
     timeout: Annotated[str | None, typer.Option(help="Longest run of the task; exit code 124 after it.")] = None,
-    memory: Annotated[int, typer.Option(help="MiB of memory.")] = 256,
-    vcpu: Annotated[int, typer.Option(help="Virtual processors.")] = 1,
-    disk: Annotated[int, typer.Option(help="MiB that it may write.")] = 1024,
-    cwd: Annotated[str, typer.Option(help="Where the program starts.")] = "/work",
-    name: Annotated[str | None, typer.Option(help="The sandbox's name; a fresh one by default.")] = None,
-    environment: Annotated[str, typer.Option(help="Where it runs.")] = "local",
-    wait: Annotated[str, typer.Option(help="Longest wait for a free slot.")] = "5m",
+    memory: spec.MemoryOption = 256,
+    vcpu: spec.VcpuOption = 1,
+    disk: spec.DiskOption = 1024,
+    cwd: spec.CwdOption = "/work",
+    name: spec.NameOption = None,
+    environment: spec.EnvironmentOption = "local",
+    wait: spec.WaitOption = "5m",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="The task's output and nothing else.")] = False,
     json_: Annotated[bool, typer.Option("--json", help="The report as the last line of standard output.")] = False,
     config: Annotated[Path | None, typer.Option(help="Configuration, when the parts come up for this run.")] = None,
@@ -89,22 +53,14 @@ def run(
     """
     if not argv:
         raise typer.BadParameter("name a program, as in `paddock run -- echo hello`")
-    lifetime_s = seconds(lifetime)
-    fields: dict[str, Any] = {
-        "image": image,
-        "environment": environment,
-        "shape": {"vcpu": vcpu, "memory_mib": memory, "disk_mib": disk},
-        "lifetime_s": lifetime_s,
-        "place_timeout_s": seconds(wait),
-        "task": {
-            "argv": argv,
-            "env": dict(variable(text) for text in env or ()),
-            "cwd": cwd,
-            "timeout_s": seconds(timeout) if timeout else min(lifetime_s, 7 * 86400),
-        },
-        "outputs": [{"glob": glob} for glob in (output or ["**"])] if out else [],
-    }
-    inputs = dict(place(text) for text in in_ or ())
+    fields = spec.fields(
+        image=image, environment=environment, vcpu=vcpu, memory=memory, disk=disk, lifetime=lifetime, wait=wait
+    )
+    longest = spec.seconds(timeout) if timeout else min(fields["lifetime_s"], 7 * 86400)
+    variables = dict(spec.variable(text) for text in env or ())
+    fields["task"] = {"argv": argv, "env": variables, "cwd": cwd, "timeout_s": longest}
+    fields["outputs"] = [{"glob": glob} for glob in (output or ["**"])] if out else []
+    inputs = spec.places(in_)
     show = _Show(quiet or json_)
     work = _run(
         fields, policy, inputs, out, name or secrets.token_hex(6), show, json_, (address, profile, state, config)
@@ -164,7 +120,7 @@ async def _run(
     with Interrupts(show.say) as interrupts:
         try:
             async with reach.paddock_or_own(address, profile, state, config, show.step) as paddock:
-                fields["policy"] = await policy_name(paddock, policy)
+                fields["policy"] = await spec.policy_name(paddock, policy)
                 interrupts.stop = lambda: paddock.stop(name, "interrupted at the command line")
                 show.step(f"starting sandbox {name}")
                 report = await _sandbox(paddock, fields, inputs, out, name, show)
@@ -184,10 +140,13 @@ async def _sandbox(
     paddock: "Paddock", fields: dict[str, Any], inputs: dict[str, Path], out: Path | None, name: str, show: _Show
 ) -> "SandboxReport":
     from paddock.client.errors import ClientError
+    from paddock.client.start import already
 
     box: Sandbox | None = None
     try:
         box = await paddock.start(name=name, inputs=inputs, progress=show.progress, **fields)
+        if not box.made:
+            raise already(box.workflow_id)
         await _follow(box, show)
         show.step("collecting receipts")
         report = await _ended(box, show)
@@ -228,24 +187,3 @@ async def _follow(box: "Sandbox", show: _Show) -> "TaskDone | None":
         if not box.end().done():
             show.say(f"{wrong.info.message}; the sandbox goes on, its output is lost to this terminal")
         return None
-
-
-async def policy_name(paddock: "Paddock", policy: str) -> str:
-    """A policy's name; a file is checked and kept first, and named with its new revision."""
-    path = Path(policy)
-    if not (path.suffix in (".yaml", ".yml") or "/" in policy):
-        return policy
-    try:
-        text = await asyncio.to_thread(path.read_text)
-    except (OSError, UnicodeDecodeError) as wrong:
-        words = wrong.strerror or str(wrong) if isinstance(wrong, OSError) else "not a text"
-        raise PaddockError(
-            ErrorKind.BAD_POLICY, f"the policy file cannot be read: {words}", field=policy, remedy="name another file"
-        ) from wrong
-    applied = await paddock.apply_policy(text, file=str(path), author=os.environ.get("USER", ""))
-    return f"{applied.name}@{applied.revision}"
-
-
-def workflow_id(name: str) -> str:
-    """The id under which Temporal's UI shows a sandbox of this name."""
-    return name if "/" in name else sandbox_workflow_id(name)

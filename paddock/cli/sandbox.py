@@ -1,7 +1,8 @@
-"""`paddock sandbox`: see, enter and end sandboxes that run."""
+"""`paddock sandbox`: start, see, enter and end sandboxes."""
 
 import asyncio
 import json
+import secrets
 import sys
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -9,18 +10,61 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from paddock.cli import codes, reach, render
+from paddock.cli import codes, reach, render, spec
 from paddock.cli.forward import Interrupts, forward, write
-from paddock.cli.run import place, seconds, variable
 from paddock.contracts.errors import ErrorKind, PaddockError
 
 if TYPE_CHECKING:
     from paddock.client.run import Run
+    from paddock.contracts.status import Status
 
-app = typer.Typer(help="Sandboxes that run: see, enter and end them.", no_args_is_help=True)
+app = typer.Typer(help="Sandboxes: start, see, enter and end them.", no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(help="A sandbox's name, or its workflow id.")]
+_FIRST_S = 2.0  # the way to the host takes its time
 _QUIET_S = 0.3
 _LITTLE = 64 << 10
+
+
+@app.command("start")
+def start(
+    name: spec.NameOption = None,
+    image: spec.ImageOption = "base",
+    policy: spec.PolicyOption = "deny-all",
+    in_: spec.InOption = None,
+    lifetime: spec.LifetimeOption = "1h",
+    idle: Annotated[str, typer.Option("--idle", help="It ends after so long without a task.")] = "30m",
+    memory: spec.MemoryOption = 256,
+    vcpu: spec.VcpuOption = 1,
+    disk: spec.DiskOption = 1024,
+    environment: spec.EnvironmentOption = "local",
+    wait: spec.WaitOption = "5m",
+    json_: reach.JsonOption = False,
+    state: reach.StateOption = None,
+    address: reach.AddressOption = None,
+    profile: reach.ProfileOption = None,
+) -> None:
+    """Start a sandbox that stays, for `exec`, and print its name. The same name and options again find the same one."""
+    fields = spec.fields(
+        image=image, environment=environment, vcpu=vcpu, memory=memory, disk=disk, lifetime=lifetime, wait=wait
+    )
+    fields["idle_s"] = spec.seconds(idle)
+    inputs, named = spec.places(in_), name or secrets.token_hex(6)
+
+    async def work() -> int:
+        async with reach.paddock(address, profile, state) as paddock:
+            fields["policy"] = await spec.policy_name(paddock, policy)
+            box = await paddock.start(name=named, inputs=inputs, **fields)
+            await box.close()
+        if json_:
+            known = {"sandbox_id": box.sandbox_id, "workflow_id": box.workflow_id, "host": box.host, "made": box.made}
+            print(json.dumps({"name": named, **known}))
+        else:
+            print(named)
+            if not box.made:
+                _say(f"{named} runs already, with these options")
+        return codes.FINE
+
+    render.finish(work(), json_)
 
 
 @app.command("ls")
@@ -107,9 +151,9 @@ def stop(
 def exec_(
     name: NameArgument,
     argv: Annotated[list[str], typer.Argument(metavar="[--] ARGV...", help="The program and its arguments.")],
-    env: Annotated[list[str] | None, typer.Option("--env", "-e", help="NAME=value, or NAME to pass it on.")] = None,
-    in_: Annotated[list[str] | None, typer.Option("--in", help="File or directory to bring in, PATH[:GUEST].")] = None,
-    cwd: Annotated[str, typer.Option(help="Where the program starts.")] = "/work",
+    env: spec.EnvOption = None,
+    in_: spec.InOption = None,
+    cwd: spec.CwdOption = "/work",
     timeout: Annotated[str, typer.Option(help="Longest run; exit code 124 after it.")] = "1h",
     json_: Annotated[bool, typer.Option("--json", help="The result as the last line of standard output.")] = False,
     state: reach.StateOption = None,
@@ -121,11 +165,11 @@ def exec_(
     Ctrl-C leaves, and the task goes on.
     """
     fields: dict[str, Any] = {
-        "env": dict(variable(text) for text in env or ()),
-        "timeout_s": seconds(timeout),
+        "env": dict(spec.variable(text) for text in env or ()),
+        "timeout_s": spec.seconds(timeout),
         "cwd": cwd,
     }
-    inputs = dict(place(text) for text in in_ or ())
+    inputs = spec.places(in_)
     program = argv[1:] if argv[0] == "--" else argv
     if not program:
         raise typer.BadParameter("name a program, as in `paddock sandbox exec NAME -- ls`")
@@ -158,22 +202,18 @@ def logs(
     address: reach.AddressOption = None,
     profile: reach.ProfileOption = None,
 ) -> None:
-    """A task's output from its beginning; without -f, what has come so far."""
+    """A task's output from its beginning; without -f, what has come so far. Kept for an hour after the end."""
 
     async def work() -> int:
         with Interrupts(_say):
             async with reach.paddock(address, profile, state) as paddock:
-                status = await paddock.status(name)
-                if not status.tasks:
-                    words = "no task has run in this sandbox yet"
-                    raise PaddockError(ErrorKind.NOT_FOUND, words, field=name, remedy="start one with `exec`")
-                box = await paddock.attach(name)
+                number = _task(await paddock.status(name), task, name)
+                box = await paddock.reopen(name)
                 try:
-                    run = box.task(task or status.tasks)
-                    if follow:
-                        await forward(run)
+                    if follow or box.late:
+                        await forward(box.task(number))
                     else:
-                        await _so_far(run)
+                        await _so_far(box.task(number))
                 finally:
                     await box.close()
         return codes.FINE
@@ -181,19 +221,31 @@ def logs(
     render.finish(work())
 
 
+def _task(status: "Status", task: int | None, name: str) -> int:
+    """The task that is meant; raises PaddockError when there is none such."""
+    over = status.state == "ended"
+    if not status.tasks:
+        words = "no task ran in this sandbox" if over else "no task has run in this sandbox yet"
+        raise PaddockError(ErrorKind.NOT_FOUND, words, field=name, remedy="" if over else "start one with `exec`")
+    if task is not None and task > status.tasks:
+        words = f"there is no task {task}; this sandbox {'had' if over else 'has had'} {status.tasks}"
+        raise PaddockError(ErrorKind.NOT_FOUND, words, field=name, remedy=f"--task 1 to {status.tasks}")
+    return task or status.tasks
+
+
 async def _so_far(run: "Run") -> None:
     """What is there: until the task's end, a moment's silence, or a second in which only little came."""
     clock = asyncio.get_running_loop().time
-    since, taken = clock(), 0
+    since, taken, patience = clock(), 0, _FIRST_S
     async with aclosing(run.chunks()) as chunks:
         while True:
             try:
-                async with asyncio.timeout(_QUIET_S):
+                async with asyncio.timeout(patience):
                     chunk = await anext(chunks)
             except (TimeoutError, StopAsyncIteration):
                 return
             await write(chunk)
-            taken += len(chunk.data)
+            taken, patience = taken + len(chunk.data), _QUIET_S
             if clock() - since > 1:
                 if taken < _LITTLE:
                     return

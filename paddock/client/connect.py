@@ -1,25 +1,23 @@
 """`Paddock`: the way in. One connection to Temporal, from which sandboxes are started, found and ended."""
 
-import asyncio
-import getpass
-import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
-from pydantic import ValidationError
-from temporalio.client import Client, WithStartWorkflowOperation, WorkflowHandle
-from temporalio.common import WorkflowIDConflictPolicy
+from temporalio.client import Client, WorkflowHandle
 
+from paddock.client.asked import chosen_name, not_compared, whole_spec
 from paddock.client.directory import QUICKLY, Directory, SandboxInfo
 from paddock.client.discover import running
-from paddock.client.errors import ClientError, from_report
-from paddock.client.failures import FAILURES, bad_spec, persist, typed
+from paddock.client.errors import ClientError, ended
+from paddock.client.failures import FAILURES, persist, typed
 from paddock.client.keys import CallerKey
-from paddock.client.pack import Packed, packed
+from paddock.client.late import let_in
+from paddock.client.pack import packed
 from paddock.client.policy import apply_policy
 from paddock.client.sandbox import Sandbox
+from paddock.client.start import Start, already
 from paddock.client.stream import Progress, Streams
 from paddock.contracts import names
 from paddock.contracts.policies import PolicyApplied
@@ -27,8 +25,6 @@ from paddock.contracts.report import SandboxReport
 from paddock.contracts.spec import SandboxSpec
 from paddock.contracts.status import Attachment, Status
 from paddock.temporal.connect import configured, connect
-
-_LAST_WORDS_S: Final = 30.0
 
 
 def _silent(done: int, of: int) -> None:
@@ -41,6 +37,7 @@ class Paddock:
     def __init__(self, address: str | None, profile: str | None, namespace: str | None, state: Path | None) -> None:
         self._address, self._profile, self._namespace, self._state = address, profile, namespace, state
         self._client: Client | None = None
+        self._key = CallerKey()
 
     @classmethod
     def connect(
@@ -78,14 +75,24 @@ class Paddock:
 
     @asynccontextmanager
     async def sandbox(
-        self, spec: SandboxSpec | None = None, *, name: str | None = None, **fields: Any
+        self, spec: SandboxSpec | None = None, *, name: str | None = None, get_or_create: bool = False, **fields: Any
     ) -> AsyncIterator[Sandbox]:
         """A sandbox for the length of a block; leaving it ends the sandbox, and `report` has the receipts then.
 
         Fields are SandboxSpec's, and `inputs` may also map paths below /work to local paths. An error in the block goes
-        on, after the sandbox is ended.
+        on, after the sandbox is ended. With `get_or_create` the sandbox is shared: one of this name that runs is taken
+        when its spec is the same, and leaving the block lets go of it. Else a name that is taken raises AlreadyExists.
         """
         box = await self.start(spec, name=name, **fields)
+        if not box.made and not get_or_create:
+            await box.close()
+            raise already(box.workflow_id)
+        if get_or_create:
+            try:
+                yield box
+            finally:
+                await box.close()
+            return
         try:
             yield box
         except BaseException:
@@ -101,26 +108,39 @@ class Paddock:
         spec: SandboxSpec | None = None,
         *,
         name: str | None = None,
+        request_id: str | None = None,
         inputs: Mapping[str, Path] | None = None,
         progress: Progress = _silent,
         **fields: Any,
     ) -> Sandbox:
         """A sandbox that goes on by itself: answers once it is placed and its inputs are with its host.
 
-        Raises BadSpec, Refused or the typed error of whatever kept it from being placed.
+        A start may be repeated: of one name and one spec it answers the same sandbox while that runs, and `made` says
+        whether this call made it. Of another spec it raises AlreadyExists, which names the fields that differ. A name
+        whose sandbox has ended makes a new one, but for a start of the same `request_id`, which answers the ended one:
+        what was wanted once happens once, also for a service that dies and asks again.
+        Raises BadSpec, Refused or the typed error of whatever kept it from a host.
         """
-        key = CallerKey()
         with packed(inputs) if inputs else nullcontext() as tar:
-            whole = _spec(spec, fields, key, tar)
-            workflow_id = names.sandbox_workflow_id(name or uuid.uuid4().hex[:12])
-            box = await self._place(whole, workflow_id, key)
+            whole = whole_spec(spec, fields, self._key.public, tar)
+            workflow_id = names.sandbox_workflow_id(chosen_name(name, request_id))
+            start = Start(self.client, whole, workflow_id, self._key.public, request_id)
+            placed = await start.place(named=name is not None, ignore=not_compared(spec, fields))
+            if request_id is not None and not placed.made:
+                return await self.reopen(workflow_id)  # the host was told of another process's key
+            box = self._box(placed.handle, placed.attachment, placed.environment, placed.made)
             if tar is not None:
                 try:
                     await box.upload(tar, progress)
                 except BaseException:
-                    await self._abandon(box)
+                    if box.made:
+                        await self._abandon(box)
                     raise
         return box
+
+    async def get_or_create(self, name: str, spec: SandboxSpec | None = None, **fields: Any) -> Sandbox:
+        """The sandbox of this name that runs, or a new one: one round trip, as `start` with a name."""
+        return await self.start(spec, name=name, **fields)
 
     @staticmethod
     async def _abandon(box: Sandbox) -> None:
@@ -129,35 +149,36 @@ class Paddock:
         except ClientError:
             pass  # the caller's own error is the one to see
 
-    async def _place(self, spec: SandboxSpec, workflow_id: str, key: CallerKey) -> Sandbox:
-        start: WithStartWorkflowOperation[Any, SandboxReport] = WithStartWorkflowOperation(
-            names.SANDBOX,
-            spec,
-            id=workflow_id,
-            task_queue=names.CONTROL_QUEUE,
-            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-            result_type=SandboxReport,
-            static_summary=_summary(spec),
-        )
-        try:
-            placed: Attachment = await self.client.execute_update_with_start_workflow(
-                "attach", key.public, start_workflow_operation=start, id=str(uuid.uuid4()), result_type=Attachment
-            )
-        except FAILURES as wrong:
-            raise await _why(start, wrong, workflow_id) from wrong
-        return self._box(await start.workflow_handle(), placed, spec.environment, key)
-
     async def attach(self, name: str) -> Sandbox:
-        """A running sandbox by its name or workflow id, with a fresh key of this caller's for its streams."""
-        handle, key = await self._directory().handle(name), CallerKey()
+        """A running sandbox by its name or workflow id, with this caller's key for its streams.
+
+        Raises Ended with the report when it runs no more: `reopen` then reads what it left.
+        """
+        handle = await self._directory().handle(name)
         try:
             status: Status = await handle.query("status", result_type=Status, rpc_timeout=QUICKLY)
             placed: Attachment = await persist(
-                lambda: handle.execute_update("attach", key.public, result_type=Attachment)
+                lambda: handle.execute_update("attach", self._key.public, result_type=Attachment)
             )
         except FAILURES as wrong:
-            raise typed(wrong, name) from wrong
-        return self._box(handle, placed, status.environment, key)
+            report = await self._directory().report(name)
+            raise (ended(report, name) if report else typed(wrong, name)) from wrong
+        return self._box(handle, placed, status.environment)
+
+    async def reopen(self, name: str) -> Sandbox:
+        """A sandbox that ended within the last hour, for what its host still keeps: output of tasks, and outputs.
+
+        Raises NoSuchSandbox for a name of none; one that runs is attached to.
+        """
+        report = await self._directory().report(name)
+        if report is None:
+            return await self.attach(name)
+        handle, status = await self._directory().handle(name), await self._directory().status(name)
+        if not status.host:
+            raise ended(report, name)  # it never had one
+        await let_in(self.client, status, self._key.public)
+        placed = Attachment(sandbox_id=status.sandbox_id, host=status.host, relay=status.relay)
+        return self._box(handle, placed, status.environment, late=True)
 
     def list(self, all_: bool = False, limit: int = 1000) -> "AsyncGenerator[SandboxInfo, None]":
         """Sandboxes, newest first: the running ones, or with `all_` those that ended too."""
@@ -182,50 +203,15 @@ class Paddock:
     def _directory(self) -> Directory:
         return Directory(self.client)
 
-    @staticmethod
     def _box(
-        handle: WorkflowHandle[Any, SandboxReport], placed: Attachment, environment: str, key: CallerKey
+        self,
+        handle: WorkflowHandle[Any, SandboxReport],
+        placed: Attachment,
+        environment: str,
+        made: bool = False,
+        late: bool = False,
     ) -> Sandbox:
         streams = Streams(
-            relay=placed.relay, environment=environment, host=placed.host, sandbox_id=placed.sandbox_id, key=key
+            relay=placed.relay, environment=environment, host=placed.host, sandbox_id=placed.sandbox_id, key=self._key
         )
-        return Sandbox(handle, streams, placed.sandbox_id, placed.host)
-
-
-async def _why(start: WithStartWorkflowOperation[Any, SandboxReport], wrong: Exception, name: str) -> ClientError:
-    """Why nothing was placed, in the workflow's own words where it had the time to say them."""
-    try:
-        async with asyncio.timeout(_LAST_WORDS_S):
-            handle = await start.workflow_handle()
-            report = await handle.result()
-    except TimeoutError:
-        return typed(wrong, name)
-    except FAILURES as said:
-        return typed(said, name)
-    return from_report(report)
-
-
-def _spec(spec: SandboxSpec | None, fields: dict[str, Any], key: CallerKey, tar: Packed | None) -> SandboxSpec:
-    """The whole spec: fields over the given one, the caller and its key, and where a packed input belongs."""
-    try:
-        whole = SandboxSpec.model_validate({**(dict(spec) if spec else {}), **fields})
-        made: dict[str, Any] = {"caller_key": key.public, "owner": whole.owner or _owner()}
-        if tar is not None and whole.task is not None:
-            made["task"] = whole.task.model_copy(update={"inputs": (*whole.task.inputs, tar.ref)})
-        elif tar is not None:
-            made["inputs"] = (*whole.inputs, tar.ref)
-        return whole.model_copy(update=made)
-    except ValidationError as wrong:
-        raise bad_spec(wrong) from wrong
-
-
-def _owner() -> str:
-    try:
-        return getpass.getuser()[:128]
-    except (OSError, KeyError, ImportError):
-        return ""  # a user without a name, as in many containers
-
-
-def _summary(spec: SandboxSpec) -> str:
-    what = spec.task.argv[0] if spec.task else "session"
-    return f"{spec.environment} · {spec.image} · {what} · {spec.shape.vcpu} vCPU"[:190]
+        return Sandbox(handle, streams, placed.sandbox_id, placed.host, made, late)

@@ -61,6 +61,8 @@ class Directory:
             )
             try:
                 found = await handle.describe(rpc_timeout=QUICKLY)
+            except UnicodeEncodeError:
+                continue  # bytes of a command line that are no text
             except RPCError as wrong:
                 if wrong.status in (RPCStatusCode.NOT_FOUND, RPCStatusCode.INVALID_ARGUMENT):
                     continue
@@ -71,7 +73,7 @@ class Directory:
             ErrorInfo(
                 kind=ErrorKind.NOT_FOUND,
                 message="no such sandbox",
-                field=name,
+                field=name if name.isprintable() else ascii(name),
                 remedy="`paddock sandbox ls --all` lists them",
             )
         )

@@ -18,6 +18,14 @@ class BadSpec(ClientError):
     """The spec names something impossible or unknown: an image, a policy, a size."""
 
 
+class AlreadyExists(BadSpec):
+    """A sandbox of this name runs; `differs` names the fields in which its spec is another one."""
+
+    def __init__(self, info: ErrorInfo, differs: tuple[str, ...] = ()) -> None:
+        super().__init__(info)
+        self.differs = differs
+
+
 class Refused(ClientError):
     """Nothing was started: no slot in time, or the policy does not allow it."""
 
@@ -62,6 +70,10 @@ class NoSuchSandbox(ClientError):
     """No sandbox has this name or workflow id."""
 
 
+class Ended(NoSuchSandbox):
+    """The sandbox has ended, by itself or because somebody stopped it; `report` says how."""
+
+
 _TYPES: Final[dict[ErrorKind, type[ClientError]]] = {
     ErrorKind.BAD_SPEC: BadSpec,
     ErrorKind.UNKNOWN_IMAGE: BadSpec,
@@ -97,9 +109,8 @@ _WORDS: Final = {
     Outcome.SANDBOX_LOST: "the sandbox's supervisor or virtual machine died",
     Outcome.LEASE_ENDED: "the sandbox's time was up",
     Outcome.REFUSED: "the sandbox was refused",
-    Outcome.STOPPED: "the sandbox was stopped",
-    Outcome.CANCELLED: "the sandbox was cancelled",
 }
+_ENDED: Final = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.STOPPED, Outcome.CANCELLED})
 
 
 def from_info(info: ErrorInfo, report: SandboxReport | None = None) -> ClientError:
@@ -109,9 +120,25 @@ def from_info(info: ErrorInfo, report: SandboxReport | None = None) -> ClientErr
 
 def from_report(report: SandboxReport) -> ClientError:
     """The typed error for a sandbox that ended before what was asked of it did."""
+    if report.error is None and report.outcome in _ENDED:
+        return ended(report)
     words = report.reason or _WORDS.get(report.outcome, f"the sandbox ended: {report.outcome}")
     kind = _OUTCOMES.get(report.outcome, ErrorKind.INTERNAL)
     info = report.error or ErrorInfo(kind=kind, message=words, field=report.sandbox_id)
     by_outcome = {Outcome.HOST_LOST: HostLost, Outcome.SANDBOX_LOST: SandboxLost, Outcome.LEASE_ENDED: LeaseEnded}
     found = by_outcome.get(report.outcome)
     return found(info, report) if found is not None else from_info(info, report)
+
+
+def ended(report: SandboxReport, name: str = "") -> Ended:
+    """The error for a question to a sandbox that has ended, however it did."""
+    why = f" ({report.reason})" if report.reason else ""
+    return Ended(
+        ErrorInfo(
+            kind=ErrorKind.NOT_FOUND,
+            message=f"the sandbox has ended: {report.outcome}{why}",
+            field=name or report.sandbox_id,
+            remedy="`paddock sandbox show` has its receipts, `sandbox logs` its output for an hour; start another one",
+        ),
+        report,
+    )

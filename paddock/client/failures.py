@@ -15,7 +15,15 @@ from temporalio.client import (
 from temporalio.exceptions import ApplicationError, CancelledError, TerminatedError, WorkflowAlreadyStartedError
 from temporalio.service import RPCStatusCode
 
-from paddock.client.errors import BadSpec, ClientError, NoSuchSandbox, Unreachable, from_info, from_report
+from paddock.client.errors import (
+    AlreadyExists,
+    BadSpec,
+    ClientError,
+    NoSuchSandbox,
+    Unreachable,
+    from_info,
+    from_report,
+)
 from paddock.contracts.errors import ErrorInfo, ErrorKind
 from paddock.contracts.report import SandboxReport
 
@@ -69,7 +77,7 @@ def typed(wrong: BaseException, what: str) -> ClientError:
         return _rpc(wrong, what)
     if isinstance(wrong, WorkflowAlreadyStartedError):
         words = "a sandbox of this name is running"
-        return BadSpec(ErrorInfo(kind=ErrorKind.BAD_SPEC, message=words, field=what, remedy="choose another name"))
+        return AlreadyExists(ErrorInfo(kind=ErrorKind.BAD_SPEC, message=words, field=what, remedy="name another"))
     found = _application(wrong)
     if found is not None:
         return _said(found, what)

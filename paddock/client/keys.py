@@ -1,4 +1,4 @@
-"""The caller's ephemeral key: made for one sandbox, never stored, never sent."""
+"""The caller's ephemeral key: made for one connection, never stored, never sent."""
 
 import base64
 

@@ -5,8 +5,8 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-from paddock.client.errors import ClientError, from_info
-from paddock.contracts.errors import ErrorKind
+from paddock.client.errors import ClientError, NoSuchSandbox, from_info
+from paddock.contracts.errors import ErrorInfo, ErrorKind
 from paddock.contracts.hosts import TaskDone
 from paddock.contracts.report import TaskResult
 from paddock.contracts.streams import Chunk
@@ -61,6 +61,8 @@ class Run:
                     self._cursor = part.cursor
                     yield part
         except ClientError as wrong:
+            if self._sandbox.late and wrong.kind is ErrorKind.NOT_ALLOWED:
+                raise _forgotten(self._sandbox.workflow_id) from wrong
             if wrong.kind not in _SPEAKS_FOR_THE_SANDBOX or not await self._sandbox.ends(wrong.kind):
                 raise
             report = await self._sandbox.result()  # raises what the sandbox itself says, with its receipts
@@ -95,3 +97,9 @@ class Run:
         if done.error is not None:
             raise from_info(done.error)
         return done.result
+
+
+def _forgotten(workflow_id: str) -> NoSuchSandbox:
+    words = "the sandbox has ended, and its host keeps its output no more: it does for an hour"
+    remedy = "`paddock sandbox show` has its receipts"
+    return NoSuchSandbox(ErrorInfo(kind=ErrorKind.NOT_FOUND, message=words, field=workflow_id, remedy=remedy))

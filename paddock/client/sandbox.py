@@ -34,13 +34,21 @@ class Sandbox:
     """A placed sandbox; made by `Paddock.sandbox`, `start` or `attach`."""
 
     def __init__(
-        self, handle: WorkflowHandle[Any, SandboxReport], streams: Streams, sandbox_id: str, host: str
+        self,
+        handle: WorkflowHandle[Any, SandboxReport],
+        streams: Streams,
+        sandbox_id: str,
+        host: str,
+        made: bool = False,
+        late: bool = False,
     ) -> None:
+        """`made`: the call that answers this sandbox also started it; `late`: it had ended before."""
         self._handle = handle
         self.streams = streams
         self.sandbox_id = sandbox_id
         self.workflow_id = handle.id
         self.host = host
+        self.made, self.late = made, late
         self.report: SandboxReport | None = None
         self._end: asyncio.Task[SandboxReport] | None = None
         self._over = 0

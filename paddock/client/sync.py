@@ -92,6 +92,7 @@ class Sandbox:
     def __init__(self, loop: _Loop, inner: sandbox.Sandbox) -> None:
         self._loop, self._inner = loop, inner
         self.sandbox_id, self.workflow_id, self.host = inner.sandbox_id, inner.workflow_id, inner.host
+        self.made, self.late = inner.made, inner.late
 
     @property
     def report(self) -> SandboxReport | None:
@@ -164,9 +165,13 @@ class Paddock:
         self._running = None
 
     @contextmanager
-    def sandbox(self, spec: SandboxSpec | None = None, *, name: str | None = None, **fields: Any) -> Iterator[Sandbox]:
-        """A sandbox for the length of a block; leaving it ends the sandbox."""
-        block: AbstractAsyncContextManager[sandbox.Sandbox] = self._inner.sandbox(spec, name=name, **fields)
+    def sandbox(
+        self, spec: SandboxSpec | None = None, *, name: str | None = None, get_or_create: bool = False, **fields: Any
+    ) -> Iterator[Sandbox]:
+        """A sandbox for the length of a block; leaving it ends the sandbox, or with `get_or_create` lets go of it."""
+        block: AbstractAsyncContextManager[sandbox.Sandbox] = self._inner.sandbox(
+            spec, name=name, get_or_create=get_or_create, **fields
+        )
         inner = self._loop.call(block.__aenter__())
         box = Sandbox(self._loop, inner)
         try:
@@ -178,12 +183,20 @@ class Paddock:
             self._loop.call(_leave(block, None))
 
     def start(self, spec: SandboxSpec | None = None, *, name: str | None = None, **fields: Any) -> Sandbox:
-        """A sandbox that goes on by itself: answers once it is placed."""
+        """A sandbox that goes on by itself: answers once it is placed; may be repeated, as the asynchronous one."""
         return Sandbox(self._loop, self._loop.call(self._inner.start(spec, name=name, **fields)))
+
+    def get_or_create(self, name: str, spec: SandboxSpec | None = None, **fields: Any) -> Sandbox:
+        """The sandbox of this name that runs, or a new one."""
+        return self.start(spec, name=name, **fields)
 
     def attach(self, name: str) -> Sandbox:
         """A running sandbox by its name or workflow id."""
         return Sandbox(self._loop, self._loop.call(self._inner.attach(name)))
+
+    def reopen(self, name: str) -> Sandbox:
+        """A sandbox that ended within the last hour, for the output that its host still keeps."""
+        return Sandbox(self._loop, self._loop.call(self._inner.reopen(name)))
 
     def list(self, all_: bool = False, limit: int = 1000) -> Iterator[SandboxInfo]:
         """Sandboxes, newest first."""

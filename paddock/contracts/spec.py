@@ -1,11 +1,15 @@
 """`SandboxSpec`, the one argument of the `Sandbox` workflow, and what it holds."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from paddock.contracts.base import Strict
 from paddock.contracts.ids import Digest, EnvironmentName
+
+API_VERSION: Final = "v1"
+"""The contract of callers: what may be asked of `Sandbox`, and what it answers. Within a version it only grows."""
+API_VERSIONS: Final = (API_VERSION,)
 
 GuestPath = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 PublicKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{43}=$")]
@@ -77,6 +81,7 @@ class TaskSpec(Strict):
 class SandboxSpec(Strict):
     """What a caller wants; every field has a default, so `{}` starts a working sandbox."""
 
+    api_version: str = Field(API_VERSION, json_schema_extra={"enum": list(API_VERSIONS)})
     image: str = Field("base", min_length=1, max_length=255)
     environment: EnvironmentName = "local"
     shape: Shape = Shape()
@@ -92,3 +97,10 @@ class SandboxSpec(Strict):
     place_timeout_s: int = Field(300, ge=1, le=86400)
     priority: int = Field(3, ge=1, le=5)
     caller_key: PublicKey | None = None
+
+    @field_validator("api_version")
+    @classmethod
+    def _spoken_here(cls, version: str) -> str:
+        if version not in API_VERSIONS:
+            raise ValueError(f"this Paddock speaks {', '.join(API_VERSIONS)}; write one of those, or leave it out")
+        return version

@@ -18,7 +18,7 @@ from pydantic import Field, TypeAdapter
 from paddock.contracts.base import Strict, Wire
 from paddock.contracts.errors import ErrorInfo
 from paddock.contracts.hosts import TaskDone
-from paddock.contracts.ids import Digest, SandboxId
+from paddock.contracts.ids import Digest, EnvironmentName, HostId, SandboxId
 from paddock.contracts.spec import PublicKey
 
 WINDOW: Final = 512 << 10
@@ -47,6 +47,15 @@ class Proof(Strict):
     sandbox_id: SandboxId
     key: PublicKey
     signature: str = Field(max_length=128, repr=False)
+
+
+class LateCaller(Strict):
+    """Argument of `LateReader`: a key that may open streams of a sandbox that ended on this host, within the hour."""
+
+    sandbox_id: SandboxId
+    environment: EnvironmentName
+    host: HostId
+    caller_key: PublicKey
 
 
 class Follow(Strict):

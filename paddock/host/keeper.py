@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paddock.contracts.errors import ErrorInfo, ErrorKind, PaddockError
+from paddock.contracts.fleet import MAX_FOUND
 from paddock.contracts.report import Receipt
 from paddock.egress.tls.client import client_context
 from paddock.host import inventory
@@ -220,11 +221,13 @@ class Keeper:
 
     def _survey(self, number: int) -> KeeperAnswer:
         config, kept = self.config, self.supervisors.kept
-        loaded = {one.template.key for one in self.templates._loaded.values()}
+        loaded = self.templates.keys
+        strays = inventory.strays(config.paths, f"{config.environment}-{config.host}-", kept)
         return KeeperAnswer(
             id=number,
             held=tuple(map(_held, kept.values())),
-            strays=inventory.strays(config.paths, f"{config.environment}-{config.host}-", kept),
+            strays=strays[:MAX_FOUND],
+            more=len(strays[MAX_FOUND:]),
             templates=inventory.stale_templates(Path(config.cache) / "templates", loaded),
         )
 

@@ -62,6 +62,11 @@ class Templates:
         self._loaded: dict[Key, Loaded] = {}
         self._building: dict[int, _Job] = {}
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """Keys of the templates that are loaded."""
+        return frozenset(loaded.template.key for loaded in self._loaded.values())
+
     def get(self, name: str, shape: Shape, ready: Ready) -> None:
         """The template of an image (by name or digest) and a shape; built first when it is not there."""
         image = self._images.get(name) or next((i for i in self._images.values() if i.digest == name), None)

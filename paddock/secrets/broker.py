@@ -31,6 +31,7 @@ __all__ = ["Broker", "BrokerConfig", "StoreCredentials", "main"]
 log = logging.getLogger(__name__)
 THREADS = 8
 MAX_QUEUED = 64
+MAX_LEASES = 2500  # what one packet holds
 MAX_POLICY_BYTES = 8 << 20
 PACKETS_A_TURN = 32
 SandboxName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -40,7 +41,7 @@ Text = Annotated[str, StringConstraints(max_length=8192)]
 class _Order(Wire):
     """A packet of the keeper."""
 
-    op: Literal["adopt", "revoke", "sweep"]
+    op: Literal["adopt", "revoke", "sweep", "leases"]
     id: int = 0
     sandbox: SandboxName | None = None
     alive: tuple[str, ...] = ()
@@ -78,6 +79,7 @@ class _Box:
     """A sandbox's access, its sockets, and the blocking work that waits its turn: one job at a time."""
 
     access: Access
+    since: float
     ports: set[Port] = field(default_factory=set)
     jobs: deque[Callable[[], Callable[[], None]]] = field(default_factory=deque)
     busy: bool = False
@@ -102,6 +104,7 @@ class Broker:
         self._accessors = accessors
         self._policy_key = policy_key
         self._clock = clock
+        self._began = clock()
         self._boxes: dict[str, _Box] = {}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="store")
         self._done: deque[Callable[[], None]] = deque()
@@ -254,6 +257,8 @@ class Broker:
             return
         if order.op == "sweep":
             self._sweep(port, order)
+        elif order.op == "leases":
+            port.send({"id": order.id, **self._leases()})
         elif order.sandbox is None:
             port.send({"id": order.id, "error": "which sandbox?"})
         elif order.op == "revoke":
@@ -267,7 +272,7 @@ class Broker:
         box = self._boxes.get(sandbox)
         if box is None:
             access = Access(sandbox, self._store, self._accessors, self._clock)
-            box = self._boxes[sandbox] = _Box(access)
+            box = self._boxes[sandbox] = _Box(access, self._clock())
         return box
 
     def _revoke(self, sandbox: str, answer: Callable[[Ended], None]) -> None:
@@ -287,6 +292,12 @@ class Broker:
                 port.close()
             del self._boxes[sandbox]
         answer(ended)
+
+    def _leases(self) -> dict[str, object]:
+        """Since when each sandbox has access here, seconds since 1970; an earlier broker's tokens since our start."""
+        out = dict.fromkeys(sorted(self._accessors.sandboxes()), self._began)
+        out |= {sandbox: box.since for sandbox, box in self._boxes.items()}
+        return {"leases": dict(list(out.items())[:MAX_LEASES]), "more": max(0, len(out) - MAX_LEASES)}
 
     def _sweep(self, port: Port, order: _Order) -> None:
         """Revoke whatever belongs to no living sandbox; answers once all of it was tried."""

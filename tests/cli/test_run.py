@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from paddock.cli import run as cli_run
+from paddock.cli import spec as cli_spec
 from paddock.contracts.errors import ErrorInfo, ErrorKind
 from paddock.contracts.report import Outcome, SandboxReport
 from tests.cli.conftest import Playing, Program, until
@@ -149,11 +149,11 @@ async def test_help_does_not_wait_for_temporal() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("1d", 86400)])
 def test_a_duration_is_seconds_or_has_a_unit(text: str, value: int) -> None:
-    assert cli_run.seconds(text) == value
+    assert cli_spec.seconds(text) == value
 
 
 def test_an_input_says_its_place_or_has_one(tmp_path: Path) -> None:
     (tmp_path / "a:b").write_text("")
-    assert cli_run.place(str(tmp_path)) == (".", tmp_path)
-    assert cli_run.place(f"{tmp_path}:src") == ("src", tmp_path)
-    assert cli_run.place(str(tmp_path / "a:b")) == ("a:b", tmp_path / "a:b")
+    assert cli_spec.place(str(tmp_path)) == (".", tmp_path)
+    assert cli_spec.place(f"{tmp_path}:src") == ("src", tmp_path)
+    assert cli_spec.place(str(tmp_path / "a:b")) == ("a:b", tmp_path / "a:b")

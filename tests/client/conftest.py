@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from temporalio import activity
 from temporalio.client import Client
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from paddock.client import Paddock
@@ -22,9 +23,12 @@ from paddock.embedded.assets import cache_dir
 from paddock.embedded.server import Ports, TemporalServer
 from paddock.temporal.connect import connect
 from tests.relay.rig import ENVIRONMENT, HOST, Rig
+from workflows.late import LateReader
 from workflows.policy import PolicyRollout
 from workflows.sandbox import Sandbox
+from workflows.steps import BEFORE_THE_TASK
 
+MOST_S = 8 * 3600
 NEVER_RAN = {"missing": ErrorKind.NOT_FOUND, "text": ErrorKind.NOT_EXECUTABLE}
 
 
@@ -48,6 +52,7 @@ class Playing:
     refuse: ErrorInfo | None = None
     hold_the_end: asyncio.Event = field(default_factory=asyncio.Event)
     workflow_hears_late_s: float = 0
+    forgotten: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.hold_the_end.set()
@@ -111,7 +116,12 @@ class Playing:
     @staticmethod
     def _gone(resource: str) -> hosts.Undone:
         return hosts.Undone(
-            receipts=(Receipt(resource=resource, id="1", gone=Gone.PROVED, checked_by="looked", at=datetime.now(UTC)),)
+            receipts=tuple(
+                Receipt(resource=name, id="1", gone=Gone.PROVED, checked_by="looked", at=datetime.now(UTC))
+                for step in BEFORE_THE_TASK
+                for name in step.receipts
+                if resource in step.receipts
+            )
         )
 
     @activity.defn
@@ -133,10 +143,14 @@ class Playing:
 
     @activity.defn
     async def extend_lease(self, ask: hosts.ExtendLease) -> None:
-        pass
+        if ask.lease_end > datetime.now(UTC) + timedelta(seconds=MOST_S):
+            info = ErrorInfo(kind=ErrorKind.NOT_ALLOWED, message=f"the lease may end {MOST_S} s from now at the latest")
+            raise ApplicationError(info.message, info.model_dump(mode="json"), type=info.kind, non_retryable=True)
 
     @activity.defn
     async def allow_caller(self, ask: hosts.AllowCaller) -> None:
+        if ask.ref.sandbox_id in self.forgotten:
+            return
         known = self.rig.link.keys.get(ask.ref.sandbox_id, ())
         self.rig.link.keys[ask.ref.sandbox_id] = (*known, ask.caller_key)
 
@@ -160,7 +174,12 @@ async def playing(temporal: str, tmp_path: Path) -> AsyncGenerator[Playing, None
             default_heartbeat_throttle_interval=quick,
         )
 
-    control = worker(names.CONTROL_QUEUE, here.resolve_policy, here.store_policy, workflows=(Sandbox, PolicyRollout))
+    control = worker(
+        names.CONTROL_QUEUE,
+        here.resolve_policy,
+        here.store_policy,
+        workflows=(Sandbox, PolicyRollout, LateReader),
+    )
     slots = worker(names.slots_queue(ENVIRONMENT), here.reserve_slot)
     host = worker(
         names.host_queue(ENVIRONMENT, HOST), here.boot_sandbox, here.attach_policy, here.run_task, here.collect_outputs

@@ -16,6 +16,7 @@ from paddock.contracts.errors import ErrorInfo, ErrorKind
 from paddock.contracts.report import Gone, Outcome
 from paddock.contracts.status import State
 from tests.client.conftest import Playing
+from workflows.steps import BEFORE_THE_TASK
 
 
 async def test_a_task_in_the_spec_runs_and_the_report_has_every_receipt(paddock: Paddock) -> None:
@@ -23,7 +24,7 @@ async def test_a_task_in_the_spec_runs_and_the_report_has_every_receipt(paddock:
     assert [line async for line in box.task().output()] == ["hello there"]
     report = await box.result()
     assert report.outcome is Outcome.SUCCEEDED
-    assert {r.resource for r in report.receipts} == {"vm", "slot", "credential"}
+    assert {r.resource for r in report.receipts} == {r for step in BEFORE_THE_TASK for r in step.receipts}
     assert all(r.gone is Gone.PROVED for r in report.receipts)
 
 
@@ -163,12 +164,6 @@ async def test_another_caller_attaches_with_a_key_of_its_own(paddock: Paddock) -
         await paddock.attach("shared")
     await other.close()
     await box.close()
-
-
-async def test_a_name_is_taken_while_its_sandbox_runs(paddock: Paddock) -> None:
-    async with paddock.sandbox(name="twice"):
-        with pytest.raises(BadSpec, match="name"):
-            await paddock.start(name="twice")
 
 
 async def test_a_list_has_what_runs_and_with_all_what_ended(paddock: Paddock) -> None:

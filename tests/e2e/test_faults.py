@@ -81,7 +81,7 @@ def test_with_everybody_gone_a_sandbox_ends_itself_at_the_end_of_its_lease(tmp_p
         report = result(again, workflow)
     finally:
         assert again.stop() == 0
-    assert report["outcome"] in ("lease-ended", "sandbox-lost")
+    assert report["outcome"] == "lease-ended"
     every_receipt(report)
     assert not seen.left(sandbox)
 

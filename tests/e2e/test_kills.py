@@ -1,10 +1,9 @@
-"""Kill anything, at a seeded moment of a task that writes and makes injected requests: it goes on, or ends as lost."""
+"""A killed supervisor or VMM, as `paddock run` shows it: lost within 5 s. tests/faults kills everything else."""
 
 import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import pytest
 from tests.e2e.conftest import PADDOCK, Up
 from tests.e2e.fence import API, SECRET, Servers, servers
 
-ROUNDS = int(os.environ.get("PADDOCK_LOOPS", "3"))
+ROUNDS = int(os.environ.get("PADDOCK_LOOPS", "1"))
 SEED = int(os.environ.get("PADDOCK_SEED", "20261125"))
 LINES = 100
 # Writes a numbered line every 100 ms for 10 s, and asks the API for something with a credential it does not hold.
@@ -31,7 +30,6 @@ for i in range({LINES}):
     time.sleep(max(0, begin + (i + 1) * 0.1 - time.monotonic()))
 """
 EXPECTED = "".join(f"line {i:04d}\n" + (f"item {i} 200\n" if i % 5 == 0 else "") for i in range(LINES))
-SURVIVES = ("worker", "recorder", "broker", "keeper", "temporal")
 pytestmark = [pytest.mark.vm, pytest.mark.kill]
 
 
@@ -55,27 +53,6 @@ def children(pid: int) -> list[int]:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
         return []
-
-
-def find(up: Up, name: str) -> int:
-    """The process of a part now: parts by their parent, so that a restarted one is found too."""
-    mine = children(up.info["pid"])  # type: ignore[arg-type]
-    words = {
-        "temporal": "server\0start-dev",
-        "keeper": "paddock.host",
-        "control": "worker.control",
-        "relay": "paddock.relay",
-    }
-    if name in words:
-        return next(pid for pid in mine if words[name] in Path(f"/proc/{pid}/cmdline").read_text())
-    kept = children(find(up, "keeper"))
-    comm = {"recorder": "paddock-record", "broker": "paddock-broker"}
-    for pid in kept:
-        if name in comm and Path(f"/proc/{pid}/comm").read_text().strip() == comm[name]:
-            return pid
-        if name == "worker" and "worker.host" in Path(f"/proc/{pid}/cmdline").read_text():
-            return pid
-    raise AssertionError(f"no {name} runs")
 
 
 def runs(pid: int) -> bool:
@@ -141,21 +118,6 @@ def moment(victim: str, round_: int) -> float:
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
-@pytest.mark.parametrize("victim", SURVIVES)
-def test_a_task_survives_the_death_of(victim: str, round_: int, up: Up) -> None:
-    running = Running(up)
-    assert running.first.wait(40)
-    time.sleep(moment(victim, round_))  # the moment is the test's input, not a wait for something
-    pid = find(up, victim)
-    os.kill(pid, 0)
-    os.kill(pid, signal.SIGKILL)
-    code, report, output = running.finish()
-    assert code == 0, (running.errors, output[-300:], report)
-    assert output == EXPECTED
-    check_every_receipt(report)
-
-
-@pytest.mark.parametrize("round_", range(ROUNDS))
 @pytest.mark.parametrize("victim", ["supervisor", "vmm"])
 def test_a_sandbox_is_lost_within_five_seconds_of_the_death_of(victim: str, round_: int, up: Up) -> None:
     running = Running(up)
@@ -171,7 +133,3 @@ def test_a_sandbox_is_lost_within_five_seconds_of_the_death_of(victim: str, roun
     assert EXPECTED.startswith(output)
     check_every_receipt(report)
     assert not [pid for pid in (supervisor, vmm) if runs(pid)]
-
-
-if __name__ == "__main__":
-    sys.exit(pytest.main([__file__, "-x"]))

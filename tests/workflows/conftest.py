@@ -1,7 +1,7 @@
 """A real Temporal server and a world of fake host activities: what exists, and every call in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +18,10 @@ from paddock.embedded import temporal_binary
 from paddock.embedded.assets import cache_dir
 from paddock.embedded.server import Ports, TemporalServer
 from paddock.temporal.connect import connect
+from tests.workflows.harness.cases import Case, play_all
+from tests.workflows.harness.invariants import Ended
+from tests.workflows.harness.processes import Workers
+from tests.workflows.harness.stage import Stage, stage
 from workflows.sandbox import Sandbox
 from workflows.steps import BEFORE_THE_TASK
 
@@ -184,3 +188,44 @@ async def world(client: Client) -> AsyncIterator[World]:
     )
     async with control, slots, host, ctl:
         yield here
+
+
+Played = Callable[[Case, str], Ended]
+
+
+@pytest.fixture(scope="module")
+def played(request: pytest.FixtureRequest, temporal: str, tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """The cases that this module's tests name, all played side by side: they wait most of their time.
+
+    A test's `case` is played with the `mistake` that it names, if any, planted into the workflow.
+    """
+    specs = [spec.params for item in request.session.items if (spec := getattr(item, "callspec", None))
+             and item.path == request.path and "case" in spec.params]  # fmt: skip
+    wanted = list(dict.fromkeys((params["case"], params.get("mistake", "")) for params in specs))
+
+    async def play() -> dict[tuple[Case, str], Ended | Exception]:
+        async with stage(temporal, tmp_path_factory.mktemp("harness")) as here:
+            return await play_all(here, wanted)
+
+    found = asyncio.run(play())
+
+    def ended(case: Case, mistake: str = "") -> Ended:
+        one = found[case, mistake]
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    return ended
+
+
+@pytest.fixture(scope="module")
+def processes(temporal: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workers]:
+    workers = Workers(temporal, tmp_path_factory.mktemp("processes"))
+    yield workers
+    workers.close()
+
+
+@pytest.fixture
+async def here(client: Client, processes: Workers) -> Stage:
+    """A stage of the harness, with worker processes that may be killed."""
+    return Stage(client, processes)

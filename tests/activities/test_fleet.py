@@ -1,0 +1,128 @@
+"""What a sweep asks of Temporal and of a host, each question alone."""
+
+import uuid
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from temporalio.client import Client
+from temporalio.service import RPCError
+from temporalio.testing import ActivityEnvironment
+
+from activities import fleet
+from activities.fleet import HostFleetActivities
+from bench.fleet import HeldHost
+from paddock.contracts import names
+from paddock.contracts.errors import ErrorKind, PaddockError
+from paddock.contracts.fleet import Closer, Forget, Workflow
+from paddock.contracts.ids import sandbox_id
+from paddock.contracts.report import Gone
+from tests.workflows.conftest import client, temporal
+
+__all__ = ["client", "temporal"]
+
+
+async def closely(client: Client, **fields: str) -> Closer:
+    ask = Workflow(**{"environment": "local", "host": "h", **fields})
+    return await ActivityEnvironment(client=client).run(fleet.look_closely, ask)
+
+
+async def test_a_workflow_that_never_was_does_not_run(client: Client) -> None:
+    said = await closely(client, sandbox_id=sandbox_id("none", "r"), workflow_id="none", run_id=str(uuid.uuid4()))
+    assert not said.running
+    assert "there is no workflow none" in said.words
+
+
+async def test_a_run_that_is_gone_while_its_name_runs_again_does_not_run(client: Client) -> None:
+    name = f"w-{uuid.uuid4()}"
+    handle = await client.start_workflow("Any", id=name, task_queue="nobody", args=[])
+    gone = str(uuid.uuid4())
+    said = await closely(client, sandbox_id=sandbox_id(name, gone), workflow_id=name, run_id=gone)
+    assert (said.running, "no such run" in said.words) == (False, True)
+    owner = await closely(client, sandbox_id=sandbox_id(name, str(handle.first_execution_run_id)), workflow_id=name)
+    assert owner.running
+    await handle.terminate()
+
+
+async def test_a_server_that_does_not_answer_is_an_error_and_no_verdict(client: Client) -> None:
+    class Away:
+        async def describe(self, **_: Any) -> None:
+            from temporalio.service import RPCStatusCode
+
+            raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
+
+    away: Any = SimpleNamespace(get_workflow_handle=lambda *_, **__: Away())
+    with pytest.raises(RPCError):
+        await closely(away, sandbox_id=sandbox_id("w", "r"), workflow_id="w", run_id="r")
+
+
+async def test_a_host_whose_workflow_runs_is_not_called_lost(client: Client) -> None:
+    environment = f"e-{uuid.uuid4().hex[:8]}"
+    host = await client.start_workflow(
+        names.HOST, id=names.host_workflow_id(environment, "h"), task_queue="nobody", args=[]
+    )
+    ask = Workflow(environment=environment, host="h", sandbox_id=sandbox_id("w", "r"), workflow_id="w", run_id="r")
+    told = await ActivityEnvironment(client=client).run(fleet.tell_lost, ask)
+    assert (told.told, told.words) == (False, "the Host workflow of h runs")
+    await host.terminate()
+    gone = await ActivityEnvironment(client=client).run(fleet.tell_lost, ask.model_copy(update={"run_id": ""}))
+    assert (gone.told, gone.words) == (False, "it ended meanwhile")
+
+
+ONE, TWO = (sandbox_id("w", str(n)) for n in range(2))
+
+
+class Host(HeldHost):
+    """A host whose keeper drops output, and whose broker may be away."""
+
+    away = False
+    drops = True
+
+    async def ask(self, op: str, **fields: Any) -> Any:
+        if op == "leases" and self.away:
+            raise PaddockError(ErrorKind.INTERNAL, "starting again")
+        if op == "forget":
+            if self.drops:
+                (self.config.paths.output / fields["sandbox_id"]).rmdir()
+            return None
+        return await super().ask(op, **fields)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    made = Host(tmp_path / "host", [])
+    for name in (ONE, TWO):
+        (made.config.paths.output / name).mkdir()
+        with made.objects.writer(name) as writer:
+            writer.write(b"x")
+            writer.commit()
+    return made
+
+
+def verbs(host: Host) -> HostFleetActivities:
+    return HostFleetActivities(host.config, host, host.slots, host.objects)  # type: ignore[arg-type]
+
+
+async def test_what_nobody_may_ask_for_is_dropped_with_receipts(host: Host) -> None:
+    ask = Forget(environment="local", host="h", sandboxes=(ONE,))
+    undone = await ActivityEnvironment().run(verbs(host).forget_leftovers, ask)
+    assert {(one.resource, one.gone) for one in undone.receipts} == {("output", Gone.PROVED), ("objects", Gone.PROVED)}
+    assert host.objects.sandboxes() == (TWO,)
+    assert (host.config.paths.output / TWO).exists()
+
+
+async def test_what_somebody_may_ask_for_again_is_kept_and_so_is_said(host: Host) -> None:
+    host.slots.confirm(ONE, "w", ())
+    ask = Forget(environment="local", host="h", sandboxes=(ONE,))
+    undone = await ActivityEnvironment().run(verbs(host).forget_leftovers, ask)
+    assert {one.gone for one in undone.receipts} == {Gone.UNPROVED}
+    assert {*host.objects.sandboxes()} == {ONE, TWO}
+
+
+async def test_a_broker_that_is_away_leaves_the_list_incomplete(host: Host) -> None:
+    whole = await ActivityEnvironment().run(verbs(host).host_inventory, "local")
+    assert not whole.missing
+    assert {left.sandbox_id for left in whole.left} == {ONE, TWO}
+    host.away = True
+    assert (await ActivityEnvironment().run(verbs(host).host_inventory, "local")).missing
