@@ -4,8 +4,11 @@ Whatever could come in either order is held apart by the script, so that a scena
 """
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Final
+
+from temporalio.client import WorkflowUpdateFailedError
 
 from paddock.contracts import hosts, names
 from paddock.contracts.errors import ErrorInfo, ErrorKind
@@ -15,7 +18,7 @@ from paddock.contracts.spec import OutputGlob
 from paddock.contracts.streams import LateCaller
 from tests.replay.stage import ACCEPTED, KEY, TASK, Handle, Stage, refused, scenario
 from tests.replay.world import ENVIRONMENT, HOST, broken, receipts
-from workflows import doors, steps
+from workflows import steps
 
 OUTPUTS: Final = (OutputGlob(glob="*"),)
 DOS: Final = ("reserve_slot", "boot_sandbox", "attach_policy", "run_task", "collect_outputs")
@@ -108,9 +111,13 @@ async def idle_ended(stage: Stage) -> Handle:
 async def longest(stage: Stage) -> Handle:
     """The longest session that is allowed, each task by a caller of its own who also waits for its end."""
     handle = await stage.ready(lifetime_s=86400, idle_s=86400)
-    for number in range(1, doors.MAX_TASKS + 1):
+    for number in itertools.count(1):
         await handle.execute_update("attach", f"{number:043d}=")
-        await stage.run(handle)
+        try:
+            await stage.run(handle)
+        except WorkflowUpdateFailedError as refused:
+            assert "history is full" in str(refused.cause)
+            break
     await handle.execute_update("stop", "done")
     return await stage.over(handle)
 
