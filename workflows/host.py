@@ -34,6 +34,9 @@ class Host:
         self.spec, self.state, self.why = spec, "joining", ""
         self.left = self.ended = False
         self.returned = False
+        self.over = (
+            False  # an answer in the same workflow task as a cancel swallows the cancel: so it is also said here
+        )
 
     @workflow.run
     async def run(self, spec: HostSpec) -> str:
@@ -64,8 +67,10 @@ class Host:
 
     async def _first(self, *what: Awaitable[object]) -> None:
         """Until one of them is over; the others are cancelled."""
+        self.over = False
         tasks = [asyncio.ensure_future(one) for one in what]
         await workflow.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        self.over = True
         for task in tasks:
             task.cancel()
         for over in await asyncio.gather(*tasks, return_exceptions=True):
@@ -105,15 +110,17 @@ class Host:
             self.ended, self.why = True, fenced.checked_by
             return
         self._show("unreachable", f"{why}; it cannot be ended from here: {fenced.checked_by}")
-        await workflow.wait_condition(lambda: self.ended)
+        await workflow.wait_condition(lambda: self.ended or self.over)
 
     async def _tell_again(self, words: str, gone: bool = False) -> None:
         """Tell its sandboxes, and again those that were not listed yet; of a loss, it is never over by itself."""
         await self._tell(words, gone)
         for after in TELL_AGAIN:
+            if self.over and not gone:
+                return
             await workflow.sleep(after, summary="sandboxes that were not listed yet")
             await self._tell(words, gone)
-        await workflow.wait_condition(lambda: gone)
+        await workflow.wait_condition(lambda: gone or self.over)
 
     async def _tell(self, words: str, gone: bool) -> None:
         news = HostNews(environment=self.spec.environment, host=self.spec.host, gone=gone, words=words)

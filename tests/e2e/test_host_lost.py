@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Up
-from tests.e2e.test_kills import find, runs
-from tests.e2e.world import Observed, every_receipt, processes_of, result, start, status, until
+from tests.e2e.world import Observed, alive, every_receipt, processes_of, result, start, status, until
 
 pytestmark = [pytest.mark.vm, pytest.mark.kill]
 
@@ -26,7 +25,7 @@ def test_a_lost_host_is_noticed_waited_for_and_believed_when_it_is_back(tmp_path
     names = [str(status(up, one)["sandbox_id"]) for one in (short, long)]
     pids = [processes_of(up, name) for name in names]
     # The parent starts a dead keeper again: without it the host stays silent. The keeper's services die with it.
-    keeper = find(up, "keeper")
+    keeper = up.pids["keeper"]
     os.kill(parent, signal.SIGSTOP)
     try:
         os.kill(keeper, signal.SIGKILL)
@@ -34,8 +33,8 @@ def test_a_lost_host_is_noticed_waited_for_and_believed_when_it_is_back(tmp_path
         until(lambda: status(up, long)["state"] == "ending", 60)
         assert time.monotonic() - silent < 30
         assert "has not answered" in str(status(up, long)["finding"])
-        assert all(map(runs, pids[1])), "nobody on a lost host is told to end: its own deadline does that"
-        until(lambda: not any(map(runs, pids[0])), 60)
+        assert all(map(alive, pids[1])), "nobody on a lost host is told to end: its own deadline does that"
+        until(lambda: not any(map(alive, pids[0])), 60)
         assert time.monotonic() - short_began < 30 + 15, "the supervisor's own deadline came late"
         report = result(up, short, 120)
         assert time.monotonic() - short_began > 30 + 60
@@ -47,7 +46,7 @@ def test_a_lost_host_is_noticed_waited_for_and_believed_when_it_is_back(tmp_path
     report = result(up, long, 90)
     assert report["outcome"] == "host-lost"
     every_receipt(report)
-    assert not any(map(runs, pids[1]))
+    assert not any(map(alive, pids[1]))
     after = up.report("--", "echo", "again")
     assert (after[0], after[2]) == (0, "again")
     assert up.stop() == 0

@@ -14,7 +14,7 @@ from tests.replay.replaying import MEANT, STUCK, changed
 from tests.replay.stage import SCENARIOS
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL_BYTES = 600 << 10
+SMALL_BYTES = 128 << 10
 assert record  # registers the scenarios
 
 

@@ -1,6 +1,7 @@
 """`Host` on a real server: who does not answer is noticed, fenced where somebody can, and its sandboxes are told."""
 
 import asyncio
+import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -95,18 +96,20 @@ class Site:
 
     @asynccontextmanager
     async def control(self) -> AsyncIterator[None]:
-        control = Worker(
+        async with self.workflows(), self.environment_worker():
+            yield
+
+    def workflows(self) -> Worker:
+        return Worker(
             self.client,
             task_queue=names.CONTROL_QUEUE,
             workflows=[Sandbox, Host],
             activities=[self.world.resolve_policy, tell_sandboxes],
             workflow_runner=UnsandboxedWorkflowRunner(),  # the shorter times below reach the workflows
         )
-        ground = Worker(
-            self.client, task_queue=names.ground_queue(self.environment), activities=[self.ground.fence_host]
-        )
-        async with control, ground:
-            yield
+
+    def environment_worker(self) -> Worker:
+        return Worker(self.client, task_queue=names.ground_queue(self.environment), activities=[self.ground.fence_host])
 
     @asynccontextmanager
     async def up(self) -> AsyncIterator[None]:
@@ -312,3 +315,32 @@ async def test_a_host_that_leaves_is_gone(joined: Site) -> None:
         await joined.until(host, "ready")
         await host.signal("leave")
         assert await asyncio.wait_for(host.result(), 20) == "gone"
+
+
+class Slow(Joined):
+    """A provider whose list takes until it is released."""
+
+    def __init__(self) -> None:
+        self.asked, self.release = threading.Event(), threading.Event()
+
+    def list_owned(self, controller: str) -> Inventory:
+        self.asked.set()
+        self.release.wait(30)
+        return super().list_owned(controller)
+
+
+async def test_a_host_that_leaves_in_the_moment_its_fence_answers_is_gone(client: Client) -> None:
+    provider = Slow()
+    site = Site(client, provider)
+    async with site.environment_worker():
+        async with site.workflows():
+            async with site.up():
+                host = await site.join()
+                await site.until(host, "ready")
+            await site.until(host, "unreachable")
+            assert await asyncio.to_thread(provider.asked.wait, 20)
+        provider.release.set()
+        await host.signal("leave")
+        await asyncio.sleep(1)  # both wait for one workflow task
+        async with site.workflows():
+            assert await asyncio.wait_for(host.result(), 20) == "gone"
