@@ -80,7 +80,7 @@ class HeldHost:
         self._keeper = object.__new__(Keeper)  # its looks, without its loop and its services
         self._keeper.config = self.config
         self._keeper.supervisors = SimpleNamespace(kept=kept)  # type: ignore[assignment]
-        self._keeper.templates = SimpleNamespace(_loaded={})  # type: ignore[assignment]
+        self._keeper.templates = SimpleNamespace(keys=frozenset())  # type: ignore[assignment]
 
     async def ask(self, op: str, **_: Any) -> KeeperAnswer:
         """As KeeperLink.ask, with the answer written and read as on the wire."""
