@@ -55,7 +55,7 @@ async def _is_over(ref: SandboxRef) -> bool:
     client = activity.client()
     try:
         run = await client.get_workflow_handle(ref.workflow_id, run_id=ref.run_id).describe()
-        if run.status is WorkflowExecutionStatus.CONTINUED_AS_NEW:
+        if run.status is not WorkflowExecutionStatus.RUNNING:  # continued, or reset: the same sandbox
             last = await client.get_workflow_handle(ref.workflow_id).describe()
             run = last if _first_run(last) == ref.run_id else run
     except RPCError as wrong:

@@ -10,10 +10,12 @@ from temporalio.common import RetryPolicy
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
-    from pydantic import BaseModel, ValidationError
+    from pydantic import BaseModel, TypeAdapter, ValidationError
 
     from paddock.contracts import names
     from paddock.contracts.hosts import Fenced, HostNews, HostSpec
+
+from workflows.saga import AsItCame
 
 T = TypeVar("T")
 HOLD = timedelta(days=3650)
@@ -128,17 +130,22 @@ class Host:
         await self._ask("tell_sandboxes", news, names.CONTROL_QUEUE, int, summary)
 
     async def _ask(self, name: str, argument: BaseModel, queue: str, answer: type[T], summary: str) -> T:
-        answered: T = await workflow.execute_activity(
-            name,
-            argument,
-            task_queue=queue,
-            result_type=answer,
-            start_to_close_timeout=timedelta(seconds=300),
-            heartbeat_timeout=timedelta(seconds=10),
-            retry_policy=FOR_EVER,
-            summary=summary,
-        )
-        return answered
+        while True:
+            said = await workflow.execute_activity(
+                name,
+                argument,
+                task_queue=queue,
+                result_type=AsItCame,
+                start_to_close_timeout=timedelta(seconds=300),
+                heartbeat_timeout=timedelta(seconds=10),
+                retry_policy=FOR_EVER,
+                summary=summary,
+            )
+            try:
+                return TypeAdapter(answer).validate_python(said.root)
+            except ValidationError as wrong:
+                workflow.logger.warning("%s on %s: %s", name, queue, wrong)
+            await workflow.sleep(30, summary="an answer that could not be read: ask again")
 
     def _show(self, state: str, why: str = "") -> None:
         self.state = state
@@ -154,7 +161,8 @@ class Host:
 
     @workflow.signal(description="The host's worker started, again or for the first time")
     def joined(self, spec: HostSpec) -> None:
-        self.spec, self.returned = spec, True
+        if (spec.environment, spec.host) == (self.spec.environment, self.spec.host):  # no other host's word counts here
+            self.spec, self.returned = spec, True
 
     @workflow.signal(description="The host leaves its environment for good")
     def leave(self) -> None:

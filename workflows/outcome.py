@@ -58,17 +58,21 @@ def local_failure(cause: FailureError) -> ActivityError:
     return failure
 
 
+def no_slot(spec: SandboxSpec) -> ErrorInfo:
+    return ErrorInfo(
+        kind=ErrorKind.NO_SLOT,
+        message=f"no host of environment {spec.environment!r} had a free slot within {spec.place_timeout_s} s",
+        field="place_timeout_s",
+        remedy="wait for a sandbox to end, raise `slots` in the host's configuration, or start another host",
+    )
+
+
 def error_of(failure: ActivityError, spec: SandboxSpec) -> ErrorInfo:
     """The error that an activity's failure carries, or the one that its time-out means."""
     cause = failure.cause
     if isinstance(cause, TimeoutError):
         if cause.type == TimeoutType.SCHEDULE_TO_START and failure.activity_type == "reserve_slot":
-            return ErrorInfo(
-                kind=ErrorKind.NO_SLOT,
-                message=f"no host of environment {spec.environment!r} had a free slot within {spec.place_timeout_s} s",
-                field="place_timeout_s",
-                remedy="wait for a sandbox to end, raise `slots` in the host's configuration, or start another host",
-            )
+            return no_slot(spec)
         if cause.type == TimeoutType.SCHEDULE_TO_START:
             return ErrorInfo(kind=ErrorKind.HOST_LOST, message="the host's worker does not answer")
         return ErrorInfo(kind=ErrorKind.TIMEOUT, message=f"{failure.activity_type} took too long: {cause}")

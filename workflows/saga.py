@@ -12,7 +12,7 @@ from temporalio.common import Priority, RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
-    from pydantic import BaseModel
+    from pydantic import BaseModel, RootModel
 
     from paddock.contracts.hosts import Undone
 
@@ -67,14 +67,21 @@ def seconds(n: float) -> timedelta:
     return timedelta(seconds=n)
 
 
+class AsItCame(RootModel[object]):
+    """Any answer: the SDK fails the whole run, with nothing undone, when a typed one does not validate."""
+
+
 async def perform(do: Do, argument: BaseModel, queue: str, *, summary: str, start_s: float | None = None) -> Any:
-    """Run a step forward; a cancel waits until the activity is really over, so that undo never races it."""
+    """Run a step forward; a cancel waits until the activity is really over, so that undo never races it.
+
+    Raises ActivityError, or ValidationError for an answer that is malformed.
+    """
     start = seconds(do.start_s if start_s is None else start_s)
-    return await workflow.execute_activity(
+    said = await workflow.execute_activity(
         do.activity,
         argument,
         task_queue=queue,
-        result_type=do.answer,
+        result_type=AsItCame,
         start_to_close_timeout=seconds(do.timeout_s),
         schedule_to_start_timeout=start,
         heartbeat_timeout=seconds(do.heartbeat_s),
@@ -84,21 +91,23 @@ async def perform(do: Do, argument: BaseModel, queue: str, *, summary: str, star
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         summary=summary,
     )
+    return do.answer.model_validate(said.root)
 
 
 async def compensate(undo: Undo, argument: BaseModel, queue: str, *, summary: str) -> Any:
-    """Run an undo until it succeeds, before anything else that waits on the queue."""
-    return await workflow.execute_activity(
+    """Run an undo until it succeeds, before anything else that waits on the queue; raises as `perform` does."""
+    said = await workflow.execute_activity(
         undo.activity,
         argument,
         task_queue=queue,
-        result_type=undo.answer,
+        result_type=AsItCame,
         start_to_close_timeout=seconds(undo.timeout_s),
         heartbeat_timeout=seconds(undo.heartbeat_s),
         retry_policy=RetryPolicy(initial_interval=seconds(0.1), maximum_interval=seconds(15)),
         priority=Priority(priority_key=1),
         summary=summary,
     )
+    return undo.answer.model_validate(said.root)
 
 
 async def uncancelled(what: Awaitable[Any]) -> Any:

@@ -128,7 +128,7 @@ class Sandbox(Doors):
             lifetime_s=self.spec.lifetime_s,
             caller_keys=self.keys,
         )
-        deadline = workflow.time() + self.spec.place_timeout_s
+        deadline, wait_s = workflow.time() + self.spec.place_timeout_s, 0.02
         while True:  # a host that filled up behind a poll in flight refuses by its answer: ask again at once
             left = max(1.0, deadline - workflow.time())
             placed: hosts.Placed = await perform(
@@ -142,7 +142,10 @@ class Sandbox(Doors):
                 break
             if self.saga.ending:  # that answer swallowed the cancel
                 return
-            await workflow.sleep(seconds(0.02), summary="ask for a slot again")
+            if workflow.time() >= deadline:
+                raise outcome.refusal(outcome.no_slot(self.spec))
+            await workflow.sleep(seconds(wait_s), summary="ask for a slot again")
+            wait_s = min(2 * wait_s, 2.0)
         if placed.error:
             raise outcome.refusal(placed.error)
         self.placed = placed
@@ -209,9 +212,13 @@ class Sandbox(Doors):
                 return
             gone.cancel()
             await asyncio.gather(gone, return_exceptions=True)
-            self.notes.add(step.name, undone.result())
-            self.host_lost_why = ""  # it answers: from here on its own word counts again
-            if not (unproved := self.notes.unproved(step)):
+            try:
+                self.notes.add(step.name, undone.result())
+                self.host_lost_why = ""  # it answers: from here on its own word counts again
+                unproved = self.notes.unproved(step)
+            except (ActivityError, ValidationError) as wrong:  # nothing is skipped because one answer cannot be read
+                unproved = f"undo {step.name}: {wrong}"
+            if not unproved:
                 self.finding = ""
                 return
             # Never called ended while something may live: it stays ending, and the finding says what.

@@ -21,7 +21,7 @@ class CleanupSpec(Strict):
     environment: EnvironmentName = "local"
     dry_run: bool = Field(False, description="Look and report, free nothing.")
     grace_s: int = Field(600, ge=1, le=7 * 86400, description="What is younger than this is left alone.")
-    between_s: int = Field(300, ge=1, le=86400, description="Time between the two looks that must agree.")
+    between_s: int = Field(300, ge=1, le=3600, description="Time between the two looks that must agree.")
     allow: int = Field(0, ge=0, le=100_000, description="How many sandboxes a person allows it to free at once.")
     undo_s: int = Field(120, ge=5, le=3600, description="The longest that freeing one thing may take.")
     host_s: int = Field(15, ge=1, le=600, description="How long a host may take to begin its answer.")

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from paddock.contracts.base import Wire
 from paddock.contracts.errors import ErrorInfo
-from paddock.contracts.ids import SandboxId
+from paddock.contracts.ids import EnvironmentName, HostId, SandboxId
 from paddock.contracts.report import AuditSummary, Denial, OutputFile, Receipt, TaskResult
 from paddock.contracts.spec import InputRef, OutputGlob, Shape, TaskSpec
 
@@ -145,8 +145,8 @@ class AllowCaller(Wire):
 class HostSpec(Wire):
     """Argument of `Host`: a machine that joined an environment; `lost` when a run goes on after its host was lost."""
 
-    environment: str
-    host: str
+    environment: EnvironmentName
+    host: HostId
     relay: str = ""
     slots: int = 1
     lost: bool = False
@@ -162,8 +162,8 @@ class Fenced(Wire):
 class HostNews(Wire):
     """What the sandboxes of a host are told: that it is lost, or with `gone` that it is proved to be gone."""
 
-    environment: str
-    host: str
+    environment: EnvironmentName
+    host: HostId
     gone: bool = False
     words: str
 

@@ -202,6 +202,12 @@ async def malformed(stage: Stage) -> Handle:
     return await stage.over(await stage.sandbox(TASK))
 
 
+@scenario(SANDBOX, "malformed-undo")
+async def malformed_undo(stage: Stage) -> Handle:
+    stage.script.answers["destroy_vm"] = [{"receipts": 5}]
+    return await stage.over(await stage.sandbox(TASK))
+
+
 @scenario(SANDBOX, "extension-refused")
 async def extension_refused(stage: Stage) -> Handle:
     info = ErrorInfo(kind=ErrorKind.NOT_ALLOWED, message="the host allows no longer lease")
