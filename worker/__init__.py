@@ -1,1 +1,1 @@
-"""Process entry points: they only compose what the other rooms hold, and run it."""
+"""Process entry points: they only compose what the other folders hold, and run it."""
