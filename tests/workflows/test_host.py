@@ -44,10 +44,10 @@ class Machines:
     blind: int = 0
 
     def create(self, order: HostOrder) -> Item:
-        raise NotImplementedError
+        raise AssertionError("a host that is lost is not made or sought by its order")
 
     def get(self, order: HostOrder) -> Item | None:
-        raise NotImplementedError
+        raise AssertionError("a host that is lost is not made or sought by its order")
 
     def list_owned(self, controller: str) -> Inventory:
         if self.blind:
