@@ -1,12 +1,19 @@
 """What every source of machines can do, in the words that workflows understand."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Protocol
 from uuid import UUID, uuid5
 
+# The narrowest of the clouds' rules, Google's labels, holds everywhere.
+TAG_KEY = re.compile(r"[a-z][-_a-z0-9]{0,62}")
+TAG_VALUE = re.compile(r"[-_a-z0-9]{0,63}")
+PROTECT_TAG = "paddock-protect"  # with any value but "" or "false": the sweep leaves it alone
+# EC2's limit on user data before it is encoded; the others take more.
+MAX_USER_DATA = 16_384
 _NAMESPACE = UUID("8d0b5f0e-6f6c-5a0e-9d6e-70616464636b")
 
 
@@ -65,7 +72,11 @@ class ProviderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class HostOrder:
-    """One machine wanted; a new zone or size is a new attempt, after the old one was looked up and ended."""
+    """One machine wanted; a new zone or size is a new attempt, after the old one was looked up and ended.
+
+    `image` is the provider's own name for an image ("" for the environment's default), `user_data` the cloud-init text
+    that says who the machine is, and never a secret; `deadline` is when the cloud itself may end it, where it can.
+    """
 
     controller: str
     environment: str
@@ -74,6 +85,10 @@ class HostOrder:
     size: str
     zone: str
     deadline: datetime
+    pool: str = "default"
+    image: str = ""
+    user_data: str = ""
+    spot: bool = False
 
     @property
     def token(self) -> UUID:
@@ -85,10 +100,46 @@ class HostOrder:
         """The machine's name at the provider: letters, digits and hyphens that every cloud takes."""
         return f"ph-{self.token.hex[:20]}-{self.attempt}"
 
+    @property
+    def tags(self) -> dict[str, str]:
+        """What every resource of this order carries from its first moment."""
+        return {
+            "paddock-controller": self.controller,
+            "paddock-environment": self.environment,
+            "paddock-pool": self.pool,
+            "paddock-host": self.host,
+            "paddock-attempt": str(self.attempt),
+            "paddock-deadline": str(int(self.deadline.timestamp())),
+        }
+
+    def check(self) -> None:
+        """Refuse, before any call, what some cloud would refuse after it. Raises ProviderError (invalid, caller)."""
+        for key, value in self.tags.items():
+            if not TAG_VALUE.fullmatch(value) or not value:
+                raise ProviderError(
+                    ErrorClass.INVALID,
+                    f"{key} is {value!r}: 1 to 63 lower-case letters, digits, hyphens and underscores are allowed",
+                    code="tag",
+                    blame=Blame.CALLER,
+                )
+        size = len(self.user_data.encode())
+        if size > MAX_USER_DATA:
+            raise ProviderError(
+                ErrorClass.INVALID,
+                f"user data has {size} bytes, at most {MAX_USER_DATA} are allowed",
+                code="user-data",
+                blame=Blame.CALLER,
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A machine, disk, interface or address at the provider."""
+    """A machine, disk, interface or address at the provider.
+
+    `kind` is host, disk, nic or address; `id` what the provider calls it, enough with `zone` to end it; `host`,
+    `attempt`, `controller` and `deadline` come from its tags and are empty where those are missing or unreadable;
+    `attached_to` is the id of the machine that it goes with; `why` is the provider's reason for a machine that failed.
+    """
 
     id: str
     kind: str
@@ -98,6 +149,24 @@ class Item:
     host: str = ""
     attempt: int = 0
     deadline: datetime | None = None
+    controller: str = ""
+    size: str = ""
+    created: datetime | None = None
+    protected: bool = False
+    attached_to: str = ""
+    why: str = ""
+
+
+def from_tags(tags: Mapping[str, str]) -> dict[str, object]:
+    """The fields of an Item that its tags say; a half-tagged resource keeps them empty, and is never touched."""
+    attempt, deadline = tags.get("paddock-attempt", ""), tags.get("paddock-deadline", "")
+    return {
+        "controller": tags.get("paddock-controller", ""),
+        "host": tags.get("paddock-host", ""),
+        "attempt": int(attempt) if re.fullmatch(r"[0-9]{1,9}", attempt) else 0,
+        "deadline": datetime.fromtimestamp(int(deadline), UTC) if re.fullmatch(r"[0-9]{1,11}", deadline) else None,
+        "protected": tags.get(PROTECT_TAG, "") not in {"", "false"},
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +180,10 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class HostSize:
-    """A machine on offer: how it comes to KVM, and a price with the day it was read."""
+    """A machine on offer: how it comes to KVM (`nested`, `metal`, `proof` or `none`), and a dated price.
+
+    `proof` means that the provider does not say: the host's own proof decides.
+    """
 
     name: str
     vcpu: int
@@ -120,26 +192,37 @@ class HostSize:
     price_per_hour: float | None = None
     currency: str = ""
     as_of: datetime | None = None
+    zones: tuple[str, ...] = ()
 
 
 class HostProvider(Protocol):
-    """A source of machines. Calls may block: they run in activities, on threads."""
+    """A source of machines. Calls may block: they run in activities, on threads. No SDK retries by itself."""
 
     @property
     def name(self) -> str:
         """`joined`, `onprem`, `aws`, `azure` or `gcp`."""
 
     def create(self, order: HostOrder) -> Item:
-        """Accepted, not booted; twice with one order is one machine. Raises ProviderError."""
+        """Accepted, not booted; twice with one order is one machine, also when an answer was lost.
+
+        Everything that it makes (machine, disk, interface) carries the order's tags at creation and dies with the
+        machine. Raises ProviderError; after one that is not certain (`again`), the machine may exist.
+        """
 
     def get(self, order: HostOrder) -> Item | None:
-        """The machine by its deterministic name; None only when it surely is not there. Raises ProviderError."""
+        """The machine by its deterministic name or token; None only when it surely is not there.
+
+        A machine whose creation failed on the provider's side is answered with state `deleting` and a `why`, or raises
+        the ProviderError that says so. Raises ProviderError.
+        """
 
     def list_owned(self, controller: str) -> Inventory:
-        """Everything tagged as this controller's, with whether all scopes could be read."""
+        """Everything tagged as this controller's in every scope, machines and side resources; never raises for a
+        scope that cannot be read but says so in `missing_scopes`."""
 
     def terminate(self, item: Item) -> HostState:
-        """Begins the end, twice does no harm; `deleting` until `get` says gone. Raises ProviderError."""
+        """Begins the end, twice does no harm; `deleting` until `get` says gone. Takes side resources too, and a
+        machine whose creation failed. Raises ProviderError."""
 
     def catalogue(self) -> Sequence[HostSize]:
-        """What can be ordered."""
+        """What can be ordered. Raises ProviderError."""
