@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import signal
 import statistics
 import subprocess
@@ -27,7 +28,9 @@ ANSWERS_WITHIN_S = 1.0
 def row(name: str, unit: str, samples: list[float], target: float | None = None) -> Row:
     """Median and 99th percentile of `samples`."""
     ordered = sorted(samples)
-    return Row(name, unit, statistics.median(ordered), ordered[int(0.99 * (len(ordered) - 1))], len(ordered), target)
+    return Row(
+        name, unit, statistics.median(ordered), ordered[math.ceil(0.99 * len(ordered)) - 1], len(ordered), target
+    )
 
 
 @asynccontextmanager

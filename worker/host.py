@@ -114,7 +114,8 @@ def _workers(
     images: frozenset[str],
 ) -> list[Worker]:
     place = PlaceActivities(config, gate, images)
-    sandbox = SandboxActivities(keeper, link, gate, config.caps)
+    turns = asyncio.Semaphore(len(os.sched_getaffinity(0)) + 1)
+    sandbox = SandboxActivities(keeper, link, gate, config.caps, turns)
     tasks = TaskActivities(link, objects)
     revoke, audit = CredentialActivities(keeper), AuditActivities(config, keeper)
     undos = (revoke.revoke_credentials, sandbox.destroy_vm, audit.seal_audit, place.release_slot)

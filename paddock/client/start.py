@@ -5,6 +5,7 @@ import contextlib
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -22,6 +23,8 @@ from paddock.contracts.spec import SandboxSpec
 from paddock.contracts.status import Attachment
 
 LAST_WORDS_S: Final = 30.0
+# A workflow task that a control worker had taken when it died goes to the next one after this long; servers say 10 s.
+TASK_TIMEOUT: Final = timedelta(seconds=3)
 _TOKEN: Final = "paddock-start"  # the memo that tells a start of ours from somebody else's of the same name
 
 
@@ -74,6 +77,7 @@ class Start:
             self._spec,
             id=self._id,
             task_queue=names.CONTROL_QUEUE,
+            task_timeout=TASK_TIMEOUT,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             result_type=SandboxReport,
             static_summary=summary(self._spec),

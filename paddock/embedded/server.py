@@ -31,6 +31,8 @@ DYNAMIC: Final = {
     # Timers and retry delays are otherwise about a second coarse.
     "history.timerProcessorMaxTimeShift": '"20ms"',
     "system.enableActivityEagerExecution": "true",
+    # A workflow task that a control worker had taken when it was killed is given to the next one after this long.
+    "history.defaultWorkflowTaskTimeout": '"3s"',
 }
 """The development server's settings that Paddock changes, as JSON."""
 

@@ -1,9 +1,12 @@
 """The traps of workers that evict, shut down, are not there yet, or never hear of the end."""
 
 import asyncio
+import os
 import signal
+import time
 
 import pytest
+from temporalio.api.enums.v1 import PendingWorkflowTaskState
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import TerminatedError
 from temporalio.worker import Replayer
@@ -16,6 +19,7 @@ from tests.workflows.harness.stage import Run, Stage
 from tests.workflows.harness.world import Fault, held
 from workflows.sandbox import Sandbox
 
+STARTED = PendingWorkflowTaskState.PENDING_WORKFLOW_TASK_STATE_STARTED
 NOISE = ("GeneratorExit", "was never retrieved", "Task was destroyed", "Traceback", "deadlock", "TMPRL1")
 
 
@@ -83,6 +87,25 @@ async def test_a_start_without_any_control_worker_waits_and_then_runs(here: Stag
         assert run.world.lines() == ()
         run.start_control()
         assert check(await run.until_ended()).outcome is Outcome.SUCCEEDED
+
+
+async def test_a_workflow_task_in_the_hands_of_a_killed_worker_is_given_on_in_seconds(here: Stage) -> None:
+    async with here.run("in-its-hands", faults={"run": Fault.HOLD}, own_control=True) as run:
+        await run.inside("run")
+        assert run.control
+        os.kill(run.control.pid, signal.SIGSTOP)
+        await run.cancel()
+        async with asyncio.timeout(30):
+            while (await run.handle.describe()).raw_description.pending_workflow_task.state != STARTED:
+                await asyncio.sleep(0.02)
+        begun = time.monotonic()
+        await run.control.end()
+        run.start_control()
+        await run.until_undoing()
+        took = time.monotonic() - begun
+        run.release("run")
+        check(await run.until_ended())
+    assert took < 7, "it waited for the ten seconds that a server gives a workflow task by default"
 
 
 async def test_terminate_runs_no_code_and_everything_stays_for_the_sweep(here: Stage) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from paddock.contracts import names
 from paddock.host.fork import die_with_parent
@@ -22,6 +21,7 @@ from paddock.temporal.connect import connect
 from tests.workflows.harness import planted
 from tests.workflows.harness.activities import by_queue
 from tests.workflows.harness.plan import PLANS, REAL
+from worker.control import RUNNER
 from workflows.saga import Where
 from workflows.sandbox import Sandbox
 
@@ -58,7 +58,7 @@ async def control(order: Order) -> None:
         task_queue=order.place,
         workflows=[Sandbox],
         activities=made[Where.CONTROL],
-        workflow_runner=UnsandboxedWorkflowRunner() if changed else SandboxedWorkflowRunner(),
+        workflow_runner=UnsandboxedWorkflowRunner() if changed else RUNNER,
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=1),
         max_cached_workflows=order.cached,
         graceful_shutdown_timeout=timedelta(seconds=order.grace_s),
