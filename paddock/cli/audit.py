@@ -21,7 +21,7 @@ from paddock.cli.reach import JsonOption, StateOption
 from paddock.client.discover import state_dir
 from paddock.contracts.errors import ErrorKind, PaddockError
 
-app = typer.Typer(help="Verify and read the audit.", no_args_is_help=True)
+app = typer.Typer(help="Verify and read the audit.", no_args_is_help=True, add_completion=False)
 
 _POLL_S = 0.1
 _WORST = {"broken": codes.BROKEN, "unknown": codes.CANNOT_TELL, "whole": codes.FINE}

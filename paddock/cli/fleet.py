@@ -14,7 +14,9 @@ from paddock.contracts.fleet import CleanupProgress, CleanupReport, CleanupSpec,
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = typer.Typer(help="All hosts of an environment: find and free what nobody owns.", no_args_is_help=True)
+app = typer.Typer(
+    help="All hosts of an environment: find and free what nobody owns.", no_args_is_help=True, add_completion=False
+)
 
 
 @app.callback()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from paddock.policy.compile import Compiled
     from paddock.policy.problems import PolicyError
 
-app = typer.Typer(help="Check, explain and apply policies.", no_args_is_help=True)
+app = typer.Typer(help="Check, explain and apply policies.", no_args_is_help=True, add_completion=False)
 
 _MAX_FILE = 1 << 20
 _Json = Annotated[bool, typer.Option("--json", help="One JSON object instead of words.")]

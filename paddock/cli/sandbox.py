@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from paddock.client.run import Run
     from paddock.contracts.status import Status
 
-app = typer.Typer(help="Sandboxes: start, see, enter and end them.", no_args_is_help=True)
+app = typer.Typer(help="Sandboxes: start, see, enter and end them.", no_args_is_help=True, add_completion=False)
 NameArgument = Annotated[str, typer.Argument(help="A sandbox's name, or its workflow id.")]
 _FIRST_S = 2.0  # the way to the host takes its time
 _QUIET_S = 0.3

@@ -17,7 +17,7 @@ from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.secrets.embedded import EmbeddedStore, load_or_make_store_key
 from paddock.secrets.store import MAX_VALUE_BYTES, check_name
 
-app = typer.Typer(help="Keep the secrets that the fence puts in.", no_args_is_help=True)
+app = typer.Typer(help="Keep the secrets that the fence puts in.", no_args_is_help=True, add_completion=False)
 
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="The name that policies use.")]
 

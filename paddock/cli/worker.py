@@ -9,7 +9,7 @@ import typer
 
 from paddock.cli import codes
 
-app = typer.Typer(help="Start one of Paddock's own processes.", no_args_is_help=True)
+app = typer.Typer(help="Start one of Paddock's own processes.", no_args_is_help=True, add_completion=False)
 _PASS: Final = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 

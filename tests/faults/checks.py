@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.e2e.fence import SECRET
 from tests.faults.guests import Played, expected
+from tests.faults.handles import dead_handles
 from tests.faults.plan import Kind, Plan, Victim
 from tests.faults.system import Blow, System
 from tests.observer import Allowed, Trace, leftovers, snapshot
@@ -32,6 +33,8 @@ RIGHTLY = {
 OF_THE_KILLED = frozenset({"sandbox-lost", "boot-failed", "fence-failed"})
 BEFORE_A_REQUEST = frozenset({"audit.opened", "sandbox.booted", "policy.attached", "sandbox.ready"})
 MAY_DROP_A_TOKEN = frozenset({Victim.BROKER, Victim.KEEPER, Victim.UP})
+# A buffered event is lost with whoever has it in memory; it is owed where all of these were left alone.
+MAY_DROP_A_NOTE = frozenset({Victim.RECORDER, Victim.KEEPER, Victim.UP})
 
 
 @dataclass
@@ -78,8 +81,11 @@ class Observer:
         return sorted({victim.value for victim in Victim} - {"supervisor", "vmm"} - set(services(up)))
 
     def grown(self, up: int) -> list[str]:
-        """Long-lived processes that keep more and more descriptors open."""
-        return self.descriptors.grown([one for found in services(up).values() for one in found])
+        """Long-lived processes that keep more and more descriptors open, or a pidfd of a process that is gone."""
+        found = list[str]()
+        for part, running in services(up).items():
+            found += [f"{part}: {words}" for words in self.descriptors.grown(running) + dead_handles(running)]
+        return found
 
     def _ours(self, one: Trace, ours: frozenset[str]) -> bool:
         # An empty group and a mount have no owner, and others may be at work on this machine.
@@ -118,6 +124,7 @@ async def judge(system: System, observer: Observer, verdict: Verdict) -> None:
         if blow.wrong:
             verdict.wrong.append(str(blow))
     sandboxes = set[str]()
+    noted = not any(blow.pid and blow.fault.victim in MAY_DROP_A_NOTE for blow in verdict.blows)
     for index, played in enumerate(verdict.played):
         found = await ending(system.address, played.workflow)
         sandboxes.add(found.sandbox if found else played.sandbox)
@@ -126,7 +133,8 @@ async def judge(system: System, observer: Observer, verdict: Verdict) -> None:
         verdict.wrong += [f"sandbox {index}: {said}" for said in words]
         if found and found.sandbox:
             calm = index not in system.hurt and played.work.kind in (Kind.TASK, Kind.SESSION)
-            judge_chain(system, verdict, found, requested.get(index, []), calm=calm)
+            tasks = sum(ran.exit is not None for ran in played.tasks) if calm and noted else 0
+            judge_chain(system, verdict, found, requested.get(index, []), calm=calm, tasks=tasks)
         elif requested.get(index):
             verdict.lost.append(f"sandbox {index}: {len(requested[index])} requests, and no report")
     await settle(system, observer, verdict, frozenset(sandboxes - {""}))
@@ -161,8 +169,13 @@ def judge_one(verdict: Verdict, played: Played, found: Ending | None, hurt_at: f
     return words
 
 
-def judge_chain(system: System, verdict: Verdict, found: Ending, paths: list[str], *, calm: bool) -> None:
-    """Receipts and audit chain of one sandbox that ended; a `calm` end cut no request off."""
+def judge_chain(
+    system: System, verdict: Verdict, found: Ending, paths: list[str], *, calm: bool, tasks: int = 0
+) -> None:
+    """Receipts and audit chain of one sandbox that ended; a `calm` end cut no request off.
+
+    `tasks`: how many its caller saw end, while nobody who passes the word on was struck.
+    """
     directory = system.state / "host" / "audit" / "sealed" / found.sandbox
     booted = directory.exists() or (system.state / "host" / "output" / found.sandbox).exists()
     events, faults = read_chain(directory) if booted or paths else ([], [])
@@ -172,6 +185,8 @@ def judge_chain(system: System, verdict: Verdict, found: Ending, paths: list[str
     absent = [f"{path} was answered and is not in the chain" for path in unrecorded(events, paths)]
     kinds = {event["kind"] for event in events}
     absent += [f"it made requests and its chain has no {kind}" for kind in sorted(BEFORE_A_REQUEST - kinds) if paths]
+    exited = {event["detail"]["task"] for event in events if event["kind"] == "task.exited"}
+    absent += [f"task {number} ended and is not in the chain" for number in range(1, tasks + 1) if number not in exited]
     verdict.lost += faults + [f"{found.sandbox}: {words}" for words in absent]
     if calm and (open_ := unfinished(events)) > dropped(events):
         verdict.lost.append(f"{found.sandbox}: {open_} requests without outcome, {dropped(events)} said to be dropped")

@@ -6,23 +6,36 @@ import asyncio
 import contextlib
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from paddock.client.connect import Paddock
 from tests.faults.checks import Observer, Verdict, judge_chain, settle
 from tests.faults.driver import run
 from tests.faults.plan import Fault, Kind, Plan, Victim, Work
 from tests.faults.system import Blow, System, fresh, outside
 from tests.observer import adopt_orphans
+from tests.observer.chains import read_chain
+from tests.observer.processes import read_process
 from tests.observer.reports import Ending, ending
+from tests.observer.services import GROWTH, Descriptors, services
+from tests.observer.test_chains import write
+from tests.servers.upstream import Received
 
 pytestmark = [pytest.mark.vm, pytest.mark.kill]
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts and cgroups")
 CALM = Plan(0, (Work(Kind.TASK, 0.0),), ())
+STRUCK = Plan(1, (Work(Kind.TASK, 0.0),), ())
+TASK_PATHS = [f"/0/0/1/{i}" for i in range(0, 40, 5)]
+WITHIN_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -185,33 +198,197 @@ def test_a_token_that_a_killed_broker_never_wrote_down_is_the_documented_limit(
         assert leaks(seen, Blow(Fault(0.0, Victim.RELAY), pid=1)) != []
 
 
+# The audit
+
+
+def sealed(seen: tuple[System, Observer, Verdict]) -> Path:
+    return seen[0].state / "host" / "audit" / "sealed" / sandbox(seen).sandbox
+
+
+def lost(seen: tuple[System, Observer, Verdict]) -> list[str]:
+    """What the judge reports as lost of the sandbox that ran in peace."""
+    verdict = Verdict(CALM, [], [])
+    judge_chain(seen[0], verdict, sandbox(seen), TASK_PATHS, calm=True, tasks=1)
+    return verdict.lost
+
+
 def cut_out(lines: list[bytes]) -> list[bytes]:
     at = next(i for i, line in enumerate(lines) if b'"egress.intent"' in line)
     return lines[:at] + lines[at + 1 :]
+
+
+def cut_short(lines: list[bytes]) -> list[bytes]:
+    return lines[:-1]
 
 
 def swapped(lines: list[bytes]) -> list[bytes]:
     return [lines[1], lines[0], *lines[2:]]
 
 
-@pytest.mark.parametrize("wound", [cut_out, swapped])
+@pytest.mark.parametrize("wound", [cut_out, cut_short, swapped])
 def test_an_audit_line_that_is_cut_out_or_swapped_is_a_loss(
     wound: Callable[[list[bytes]], list[bytes]], seen: tuple[System, Observer, Verdict]
 ) -> None:
-    found, system = sandbox(seen), seen[0]
-    file = system.state / "host" / "audit" / "sealed" / found.sandbox / "chain.ndjson"
-    whole, paths = file.read_bytes(), [f"/0/0/1/{i}" for i in range(0, 40, 5)]
+    file = sealed(seen) / "chain.ndjson"
+    whole = file.read_bytes()
+    assert lost(seen) == []
     try:
-        for data, lost in ((whole, False), (b"".join(wound(whole.splitlines(keepends=True))), True)):
-            file.write_bytes(data)
-            verdict = Verdict(CALM, [], [])
-            judge_chain(system, verdict, found, paths, calm=True)
-            assert bool(verdict.lost) is lost, verdict.lost
+        file.write_bytes(b"".join(wound(whole.splitlines(keepends=True))))
+        assert lost(seen)
     finally:
         file.write_bytes(whole)
+
+
+@contextlib.contextmanager
+def without_the_last(seen: tuple[System, Observer, Verdict], kind: str) -> Iterator[None]:
+    """The chain without its last event of a kind, numbered, joined and summed up anew: nothing in it tells."""
+    place = sealed(seen)
+    events: list[dict[str, Any]] = read_chain(place)[0]
+    events.remove(next(event for event in reversed(events) if event["kind"] == kind))
+    events[-1]["detail"]["events"] = len(events)
+    aside = place.rename(place.with_name("aside"))
+    try:
+        write(place, events)
+        assert read_chain(place)[1] == []
+        yield
+    finally:
+        for file in place.iterdir():
+            file.unlink()
+        place.rmdir()
+        aside.rename(place)
+
+
+@pytest.mark.parametrize("kind", ["policy.attached", "egress.intent", "secret.used", "egress.outcome", "task.exited"])
+def test_an_event_that_a_chain_was_closed_over_is_a_loss_by_what_others_saw(
+    kind: str, seen: tuple[System, Observer, Verdict]
+) -> None:
+    assert lost(seen) == []
+    with without_the_last(seen, kind):
+        assert len(lost(seen)) == 1, lost(seen)
+    assert lost(seen) == []
+
+
+class Watched(list[Received]):
+    """An upstream's log of requests; `then` is called behind each that comes in, before it is answered."""
+
+    def __init__(self, before: list[Received], then: Callable[[], None]) -> None:
+        super().__init__(before)
+        self._then = then
+
+    def append(self, request: Received) -> None:
+        super().append(request)
+        self._then()
+
+
+def until(pid: int, states: str) -> None:
+    """Wait for a process to be in one of these states."""
+    ends = time.monotonic() + WITHIN_S
+    while (process := read_process(pid)) is not None and process.state not in states:
+        assert time.monotonic() < ends, process
+
+
+def cut_the_audit(system: System) -> str:
+    """Kill the recorder and take the last line off its file, as a disk does that lied; the path that the line names.
+
+    Empty, and nothing is done, where that line is not an acknowledged one, or where a checkpoint covers it already.
+    """
+    known = services(system.parent)
+    keeper, recorder = known["keeper"][0].pid, known["recorder"][0].pid
+    try:
+        for pid in (keeper, recorder):
+            os.kill(pid, signal.SIGSTOP)
+            until(pid, "T")
+        audit = system.state / "host" / "audit"
+        file = max((audit / "spool").glob("*.ndjson"))
+        whole = file.read_bytes()
+        line = whole.splitlines(keepends=True)[-1]
+        event = json.loads(line)
+        checkpoint = audit / "checkpoints" / event["sandbox"]
+        covered = int(checkpoint.read_text().split("\n")[1]) if checkpoint.exists() else 0
+        if event["kind"] != "secret.used" or event["seq"] <= covered:
+            return ""
+        os.kill(recorder, signal.SIGKILL)
+        until(recorder, "ZX")
+        os.truncate(file, len(whole) - len(line))
+        return str(event["detail"]["path"])
+    finally:
+        for pid in (recorder, keeper):
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_an_acknowledged_event_that_the_disk_forgot_is_a_loss_though_paddock_calls_the_chain_whole(
+    seen: tuple[System, Observer, Verdict],
+) -> None:
+    system, observer, _ = seen
+    cut = list[str]()
+
+    def strike() -> None:
+        if not cut and (path := cut_the_audit(system)):
+            cut.append(path)
+
+    system.fence.api.requests = Watched(system.fence.api.requests, strike)
+    try:
+        verdict = asyncio.run(run(system, observer, STRUCK))
+    finally:
+        system.fence.api.requests = list(system.fence.api.requests)
+    found = asyncio.run(ending(system.address, "sandbox/fault-1-0"))
+    assert found
+    assert cut
+    assert (verdict.outcomes, verdict.wrong, verdict.leaked) == (["succeeded"], [], [])
+    assert found.report["audit"]["verified"] is True
+    assert verdict.lost == [f"{found.sandbox}: {cut[0]} was answered and is not in the chain"]
 
 
 def test_a_request_that_no_chain_knows_is_a_loss(seen: tuple[System, Observer, Verdict]) -> None:
     verdict = Verdict(CALM, [], [])
     judge_chain(seen[0], verdict, sandbox(seen), ["/0/0/1/0", "/0/0/1/999"], calm=True)
     assert verdict.lost == [f"{sandbox(seen).sandbox}: /0/0/1/999 was answered and is not in the chain"]
+
+
+# Descriptors
+
+FORGETFUL = """import os, sys
+if "paddock.host" in sys.orig_argv:
+    opened = os.pidfd_open
+    def pidfd_open(pid, flags=0):
+        descriptor = opened(pid, flags)
+        os.dup(descriptor)  # nobody closes this one
+        return descriptor
+    os.pidfd_open = pidfd_open
+"""
+
+
+async def use(address: str, sandboxes: int) -> None:
+    """Sandboxes that run a program and end, all at once."""
+    async with Paddock.connect(address) as paddock:
+
+        async def one() -> None:
+            box = await paddock.start(task={"argv": ["true"]})
+            assert (await box.result()).outcome == "succeeded"
+            await box.close()
+
+        await asyncio.gather(*(one() for _ in range(sandboxes)))
+
+
+def test_a_keeper_that_forgets_to_close_pidfds_is_reported(
+    seen: tuple[System, Observer, Verdict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "planted").mkdir()
+    (tmp_path / "planted" / "sitecustomize.py").write_text(FORGETFUL)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "planted"))
+    observer = Observer(tmp_path / "state")
+    observer.descriptors = Descriptors(started_s=0.0)
+    system = fresh(tmp_path / "state", seen[0].fence, seen[0].bao)
+    try:
+        assert observer.grown(system.parent) == []
+        asyncio.run(use(system.address, 5))
+        verdict = Verdict(CALM, [], [])
+        asyncio.run(settle(system, observer, verdict, frozenset(), within_s=1.0))
+        assert system.up.stop() == 0
+    finally:
+        system.end()
+    growth, dead = verdict.leaked
+    assert re.fullmatch(r"descriptors: keeper: python\S*: \d+ open descriptors, \d+ before", growth)
+    held = re.fullmatch(r"descriptors: keeper: python\S*: (\d+) pidfds of processes that are gone", dead)
+    assert held
+    assert int(held[1]) > GROWTH

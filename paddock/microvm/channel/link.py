@@ -1,42 +1,23 @@
-"""The host's end of the channel on a socket: programs, files, probes, and the guest's captured connections."""
+"""The host's end of the channel on a socket: the session, and what the host asks of the guest in it."""
 
 import asyncio
-import ipaddress
-import logging
 import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import replace
-from typing import Final, Protocol, cast
+from typing import Final, cast
 
-from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.microvm.channel import messages
-from paddock.microvm.channel.frames import MAX_PAYLOAD, Violation, filler, sync
+from paddock.microvm.channel.captured import Captured, GuestHandler
+from paddock.microvm.channel.frames import Violation, filler, sync
 from paddock.microvm.channel.handle import ExecHandle, OnOutput, lost
 from paddock.microvm.channel.messages import Connect, Dns, Event, ExecRequest, Hello, Identity, Known, ProbeKind
 from paddock.microvm.channel.mux import Limits, Mux
 from paddock.microvm.channel.stream import Sink, Stream
 from paddock.microvm.channel.transfer import FilesOut, Patience, ProbeResult, finished, probed, silent, within
-from paddock.microvm.channel.transport import GuestTransport
-
-_log = logging.getLogger(__name__)
 
 _UNSENT_LIMIT: Final = 8 << 20
 """A guest that lets this much wait in the socket's buffer does not read: streams stop far below it."""
-
-
-class GuestHandler(Protocol):
-    """Who decides on what comes out of the guest."""
-
-    def connect(self, transport: GuestTransport, address: str, port: int) -> None:
-        """A captured connection; `transport.accept()` or `.refuse()` is owed, now or later."""
-
-    async def dns(self, query: bytes, tcp: bool) -> bytes | None:
-        """Answer a DNS query with a whole message, or None to fail it."""
-
-    def event(self, kind: int, payload: bytes) -> None:
-        """The guest's word about itself, never a fact."""
 
 
 class Link(asyncio.BufferedProtocol):
@@ -51,14 +32,13 @@ class Link(asyncio.BufferedProtocol):
         patience: Patience,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._guest = guest
+        self._captured = Captured(guest, self._loop)
         self._on_known = on_known
         self._patience = patience
         self._session = secrets.randbelow(0xFFFFFFFF) + 1
         self.mux = Mux(self._session, self, clock, limits)
         self._hellos: list[asyncio.Future[Hello]] = []
         self._pings: list[asyncio.Future[None]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
         self._first: asyncio.Future[Hello] | None = None
         self._transport: asyncio.Transport | None = None
         self.closed: asyncio.Future[str] = self._loop.create_future()
@@ -252,38 +232,17 @@ class Link(asyncio.BufferedProtocol):
 
     def connection(self, stream: Stream, connect: Connect) -> Sink:
         """A captured connection."""
-        try:
-            address = str(ipaddress.ip_address(connect.address))
-        except ValueError:
-            raise Violation("a connection to something that is not an address") from None
-        transport = GuestTransport(stream, self._loop, address, connect.port)
-        self._guest.connect(transport, address, connect.port)
-        return transport
+        return self._captured.connection(stream, connect)
 
     def query(self, stream: Stream, query: Dns) -> Sink:
         """A captured DNS query."""
-        task = self._loop.create_task(self._answer(stream, query))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return _Query(task)
+        return self._captured.query(stream, query)
 
     def event(self, event: Event) -> None:
         """The guest's word about itself."""
-        self._guest.event(event.kind, event.payload)
+        self._captured.event(event)
 
     # inside ------------------------------------------------------------------------------------------------
-
-    async def _answer(self, stream: Stream, query: Dns) -> None:
-        answer: bytes | None = None
-        try:
-            answer = await self._guest.dns(query.message, query.tcp)
-        except Exception:
-            _log.exception("a DNS query could not be answered")
-        if answer is None or len(answer) > MAX_PAYLOAD:
-            stream.reset("no answer")
-        else:
-            stream.accept(answer)
-            stream.close()
 
     def _open(self, body: bytes, handle: "ExecHandle | FilesOut") -> Stream:
         self._check()
@@ -317,52 +276,12 @@ class Link(asyncio.BufferedProtocol):
             if not future.done():
                 future.set_exception(lost(reason, violation))
                 future.exception()  # read here: not every answer has someone waiting
-        for task in self._tasks:
-            task.cancel()
+        self._captured.close()
 
 
 OnKnown = Callable[[Link, Known], None]
 
 
-class _Query:
-    """Sink of a DNS query: the guest can only give up on it."""
-
-    def __init__(self, task: "asyncio.Task[None]") -> None:
-        self._task = task
-
-    def accepted(self, payload: bytes) -> None:
-        """Never called: the guest opened this stream."""
-
-    def data(self, chan: int, payload: memoryview) -> None:
-        """Never called: the stream has no channel."""
-
-    def ended(self, chan: int) -> None:
-        """Never called: the stream has no channel."""
-
-    def exited(self, status: messages.ExitStatus) -> None:
-        """Never called: not a program."""
-
-    def gone(self, reason: str, violation: bool) -> None:
-        """Nobody waits for the answer any more."""
-        self._task.cancel()
-
-    def drained(self) -> None:
-        """Nothing is queued."""
-
-
 def fresh_identity(hostname: str, machine_id: str, ca: bytes = b"") -> Identity:
     """An identity with 32 new bytes of entropy and the host's clock; make it just before it is sent."""
     return Identity(hostname, machine_id, time.time_ns(), secrets.token_bytes(32), ca)
-
-
-def retimed(identity: Identity) -> Identity:
-    """The same identity with the clock of now and new entropy."""
-    return replace(identity, time_ns=time.time_ns(), seed=secrets.token_bytes(32))
-
-
-async def wait_hello(link: Link, timeout_s: float) -> Hello:
-    """The guest's first HELLO, or PaddockError BOOT_FAILED after `timeout_s`."""
-    try:
-        return await asyncio.wait_for(link.hello(), timeout_s)
-    except TimeoutError:
-        raise PaddockError(ErrorKind.BOOT_FAILED, f"the guest did not answer within {timeout_s:g} s") from None
