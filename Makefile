@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup venv browser demo test check bench faults nightly golden histories wheels lock clean
+.PHONY: help setup venv browser infra demo demo-fleet test check bench faults nightly golden histories wheels lock clean
 
 # Caches need a home; some CI systems give an empty one.
 ifeq ($(strip $(HOME)),)
@@ -12,10 +12,10 @@ endif
 # Byte code stays out of the source folders: the demo's observer looks for every file that was not there before.
 export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 PYTHON := .venv/bin/python
-SECONDS_TEST ?= 3600
+SECONDS_TEST ?= 4500
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: ## .venv with the hashed requirements; nothing to do when nothing changed
 	@bash packaging/venv.sh
@@ -30,7 +30,13 @@ browser: ## a headless browser and Node for the tests of UI and examples, where 
 demo: setup ## a real agent in a real microVM, from policy to receipts (KEEP=1 leaves it running)
 	@$(PYTHON) -m examples.demo
 
-test: setup browser ## the whole suite, on the same real parts
+demo-fleet: setup ## a sandbox on each of four emulated clouds, from no host to the last receipt
+	@$(PYTHON) -m examples.fleet
+
+infra: ## Terraform and the checkers of infra/, where they can be installed
+	@bash packaging/terraform.sh || test $$? = 3
+
+test: setup browser infra ## the whole suite, on the same real parts
 	@timeout --kill-after=60 $(SECONDS_TEST) $(PYTHON) -m pytest -m "not nightly" $(ARGS)
 
 check: venv ## lint, format, types, import directions, golden files, Go vet: under two minutes

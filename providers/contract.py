@@ -8,6 +8,9 @@ from enum import StrEnum
 from typing import Protocol
 from uuid import UUID, uuid5
 
+from paddock.contracts.ground import ErrorClass as ErrorClass
+from paddock.contracts.ground import HostState as HostState
+
 # The narrowest of the clouds' rules, Google's labels, holds everywhere.
 TAG_KEY = re.compile(r"[a-z][-_a-z0-9]{0,62}")
 TAG_VALUE = re.compile(r"[-_a-z0-9]{0,63}")
@@ -15,27 +18,6 @@ PROTECT_TAG = "paddock-protect"  # with any value but "" or "false": the sweep l
 # EC2's limit on user data before it is encoded; the others take more.
 MAX_USER_DATA = 16_384
 _NAMESPACE = UUID("8d0b5f0e-6f6c-5a0e-9d6e-70616464636b")
-
-
-class HostState(StrEnum):
-    """Where a machine is in its life; `deleting` until a look-up says that it is gone."""
-
-    PENDING = "pending"
-    RUNNING = "running"
-    DELETING = "deleting"
-    GONE = "gone"
-
-
-class ErrorClass(StrEnum):
-    """Why a call failed: the first two are tried again, capacity and quota elsewhere, the rest by a person."""
-
-    THROTTLED = "throttled"
-    TRANSIENT = "transient"
-    CAPACITY = "capacity"
-    QUOTA = "quota"
-    AUTH = "auth"
-    INVALID = "invalid"
-    CONFLICT = "conflict"
 
 
 class Blame(StrEnum):

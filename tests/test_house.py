@@ -237,7 +237,13 @@ def test_a_planted_registry_host_is_seen() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements/dev.txt", "requirements/host.txt", "paddock/embedded/go-requirements.txt"]
+    "name",
+    [
+        "requirements/dev.txt",
+        "requirements/host.txt",
+        "paddock/embedded/go-requirements.txt",
+        *(f"tests/infra/requirements/{name}.txt" for name in ("uv", "tools", "policy")),
+    ],
 )
 def test_every_requirement_is_pinned_with_hashes_and_without_an_address(name: str) -> None:
     text = (ROOT / name).read_text().replace("\\\n", " ")

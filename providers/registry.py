@@ -1,0 +1,128 @@
+"""Which provider an environment has: made from its settings, with the credentials that only its worker holds.
+
+An SDK is imported here when its provider is asked for, and no sooner: some take seconds and a hundred MiB.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from providers.contract import Blame, ErrorClass, HostProvider, ProviderError
+from providers.joined import Joined
+
+# For an emulator of Azure on loopback, which takes any bearer token that it was started with.
+EMULATED_AZURE_TOKEN = "PADDOCK_EMULATED_AZURE_TOKEN"
+
+
+def provider(kind: str, settings: Mapping[str, Any]) -> HostProvider:
+    """The provider of this kind. Raises ProviderError: invalid settings, or credentials that are not there."""
+    make = _KINDS.get(kind)
+    if make is None:
+        raise _wrong(f"provider {kind!r} is not known; one of {', '.join(_KINDS)} is wanted", "kind")
+    return make(settings)
+
+
+def _joined(settings: Mapping[str, Any]) -> HostProvider:
+    if settings:
+        raise _wrong(f"a provider of machines that join has no settings, and these are set: {', '.join(settings)}")
+    return Joined()
+
+
+def _aws(settings: Mapping[str, Any]) -> HostProvider:
+    import botocore.session
+
+    from providers.aws import Aws, AwsGround
+
+    ground = _ground(AwsGround, settings, secret="keys")
+    try:
+        found = botocore.session.Session().get_credentials()
+    except Exception as wrong:
+        raise _missing(f"the AWS configuration cannot be read: {type(wrong).__name__}") from None
+    if found is None:
+        raise _missing("no AWS credentials: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role")
+    return Aws(ground)
+
+
+def _azure(settings: Mapping[str, Any]) -> HostProvider:
+    from azure.core.credentials import AccessToken
+    from azure.core.exceptions import AzureError
+
+    from providers.azure import Azure, AzureGround
+
+    class Emulated:
+        """The token of an emulator, which is no secret."""
+
+        def get_token(self, *scopes: str, **more: Any) -> AccessToken:
+            return AccessToken(os.environ[EMULATED_AZURE_TOKEN], int(time.time()) + 3600)
+
+    ground = _ground(AzureGround, settings, secret="credential")
+    if ground.on_loopback and os.environ.get(EMULATED_AZURE_TOKEN):
+        return Azure(_ground(AzureGround, settings, secret="credential", credential=Emulated()))
+    from azure.identity import DefaultAzureCredential
+
+    try:
+        DefaultAzureCredential().get_token(f"{ground.endpoint.rstrip('/')}/.default")
+    except AzureError as wrong:
+        names = [name for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID") if not os.environ.get(name)]
+        hint = f"; not set: {', '.join(names)}" if names else ""
+        raise _missing(f"no Azure credentials: {type(wrong).__name__}{hint}, and no managed identity answers") from None
+    return Azure(ground)
+
+
+def _gcp(settings: Mapping[str, Any]) -> HostProvider:
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+
+    from providers.gcp import Gcp, GcpGround
+
+    ground = _ground(GcpGround, settings, secret="credentials")
+    if not ground.endpoint.startswith("http://"):
+        try:
+            google.auth.default()
+        except GoogleAuthError:
+            words = "no Google Cloud credentials: GOOGLE_APPLICATION_CREDENTIALS, or a service account of the machine"
+            raise _missing(words) from None
+    return Gcp(ground)
+
+
+def _onprem(settings: Mapping[str, Any]) -> HostProvider:
+    from providers.onprem import OnPrem, OnPremGround
+
+    return OnPrem(_ground(OnPremGround, settings))
+
+
+_KINDS: dict[str, Callable[[Mapping[str, Any]], HostProvider]] = {
+    "joined": _joined,
+    "onprem": _onprem,
+    "aws": _aws,
+    "azure": _azure,
+    "gcp": _gcp,
+}
+KINDS = tuple(_KINDS)
+
+
+def _ground(of: type, settings: Mapping[str, Any], secret: str = "", **more: Any) -> Any:
+    """Settings from a file, checked field by field; a secret has no place in a file."""
+    if secret in settings:
+        raise _wrong(f"{secret} may not stand in a file: the SDK finds credentials in its own places", secret)
+    unknown = set(settings) - set(of.__dataclass_fields__)  # type: ignore[attr-defined]
+    if unknown:
+        raise _wrong(f"unknown settings: {', '.join(sorted(unknown))}", min(unknown))
+    adapter: TypeAdapter[Any] = TypeAdapter(of)
+    try:
+        return adapter.validate_python({**settings, **more})
+    except ValidationError as wrong:
+        first = wrong.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise _wrong(f"{where}: {first['msg']}", where) from None
+
+
+def _wrong(words: str, code: str = "settings") -> ProviderError:
+    return ProviderError(ErrorClass.INVALID, words, code=code, blame=Blame.CALLER)
+
+
+def _missing(words: str) -> ProviderError:
+    return ProviderError(ErrorClass.AUTH, words, code="credentials", blame=Blame.CALLER)
