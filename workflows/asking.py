@@ -6,15 +6,15 @@ The SDK fails the whole run when a typed result does not validate; one host must
 from typing import TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
+from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     from paddock.contracts.hosts import SandboxRef, Sealed, Undone
 
-from workflows.saga import Undo, compensate, seconds
+from workflows.saga import Undo, compensate, read, seconds
 
 T = TypeVar("T")
 ANSWER_S = 60.0
@@ -26,6 +26,7 @@ async def ask(name: str, argument: object, queue: str, answer: type[T], summary:
         name,
         argument,
         task_queue=queue,
+        result_type=RawValue,
         schedule_to_start_timeout=seconds(start_s),
         schedule_to_close_timeout=seconds(start_s + ANSWER_S),
         start_to_close_timeout=seconds(ANSWER_S),
@@ -33,7 +34,7 @@ async def ask(name: str, argument: object, queue: str, answer: type[T], summary:
         retry_policy=RetryPolicy(initial_interval=seconds(0.2), maximum_interval=seconds(5)),
         summary=summary,
     )
-    return TypeAdapter(answer).validate_python(said)
+    return read(said, answer)
 
 
 async def ask_or_none(

@@ -47,6 +47,8 @@ class Doors:
         )
         self.saga = Saga()
         self.keys: tuple[str, ...] = (spec.caller_key,) if spec.caller_key else ()
+        self.called = False  # for a host
+        self.booted = False
         self.placed: hosts.Placed | None = None
         self.policy: hosts.ResolvedPolicy | None = None
         self.lease_end: datetime = workflow.now() + timedelta(seconds=spec.lifetime_s)

@@ -5,16 +5,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.common import Priority, RetryPolicy
+from temporalio.common import Priority, RawValue, RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
 with workflow.unsafe.imports_passed_through():
-    from pydantic import BaseModel, RootModel
+    from pydantic import BaseModel, TypeAdapter
 
     from paddock.contracts.hosts import Undone
+
+T = TypeVar("T")
 
 
 class Where(StrEnum):
@@ -24,6 +26,7 @@ class Where(StrEnum):
     SLOTS = "slots"
     HOST = "host"
     HOST_CONTROL = "host/ctl"
+    GROUND = "ground"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +70,12 @@ def seconds(n: float) -> timedelta:
     return timedelta(seconds=n)
 
 
-class AsItCame(RootModel[object]):
-    """Any answer: the SDK fails the whole run, with nothing undone, when a typed one does not validate."""
+def read(said: RawValue | None, answer: type[T]) -> T:
+    """The answer, out of whatever came. Raises ValidationError for what is none: another type, null, no JSON at all.
+
+    The SDK reads an answer outside the workflow's code: what it can't read fails the run, or every task of it for ever.
+    """
+    return TypeAdapter(answer).validate_json(said.payload.data if said else b"")
 
 
 async def perform(do: Do, argument: BaseModel, queue: str, *, summary: str, start_s: float | None = None) -> Any:
@@ -81,7 +88,7 @@ async def perform(do: Do, argument: BaseModel, queue: str, *, summary: str, star
         do.activity,
         argument,
         task_queue=queue,
-        result_type=AsItCame,
+        result_type=RawValue,
         start_to_close_timeout=seconds(do.timeout_s),
         schedule_to_start_timeout=start,
         heartbeat_timeout=seconds(do.heartbeat_s),
@@ -91,7 +98,7 @@ async def perform(do: Do, argument: BaseModel, queue: str, *, summary: str, star
         cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
         summary=summary,
     )
-    return do.answer.model_validate(said.root)
+    return read(said, do.answer)
 
 
 async def compensate(undo: Undo, argument: BaseModel, queue: str, *, summary: str) -> Any:
@@ -100,14 +107,14 @@ async def compensate(undo: Undo, argument: BaseModel, queue: str, *, summary: st
         undo.activity,
         argument,
         task_queue=queue,
-        result_type=AsItCame,
+        result_type=RawValue,
         start_to_close_timeout=seconds(undo.timeout_s),
         heartbeat_timeout=seconds(undo.heartbeat_s),
         retry_policy=RetryPolicy(initial_interval=seconds(0.1), maximum_interval=seconds(15)),
         priority=Priority(priority_key=1),
         summary=summary,
     )
-    return undo.answer.model_validate(said.root)
+    return read(said, undo.answer)
 
 
 async def uncancelled(what: Awaitable[Any]) -> Any:

@@ -70,7 +70,6 @@ class Sandbox(Doors):
         if self.end and self.end[0] is Outcome.SANDBOX_LOST and workflow.now() >= self.lease_end:
             # No control worker was there at the lease's end, so that the supervisor's own deadline came first.
             self.end, self.error = (Outcome.LEASE_ENDED, "the lease ended"), None
-        booted = steps.BOOT in self.saga.taken
         self._show(State.ENDING)
         before = workflow.time()
         await uncancelled(self.saga.backward(self._back))
@@ -79,7 +78,8 @@ class Sandbox(Doors):
         if self.notes.any_implied and how is not Outcome.HOST_LOST:  # it was lost while it ended
             how, why = Outcome.HOST_LOST, self.host_gone_how
             self.error = ErrorInfo(kind=ErrorKind.HOST_LOST, message=why)
-        if booted and not self.notes.audit.verified and how not in outcome.LOSSES.values():
+        recorded = self.booted or self.notes.audit.events  # a boot that nobody began left nothing to verify
+        if recorded and not self.notes.audit.verified and how not in outcome.LOSSES.values():
             self.error = ErrorInfo(kind=ErrorKind.AUDIT_BROKEN, message="the sandbox's audit chain does not verify")
             how, why = Outcome.ERROR, self.error.message
         self.report = self.notes.report(
@@ -131,26 +131,41 @@ class Sandbox(Doors):
         deadline, wait_s = workflow.time() + self.spec.place_timeout_s, 0.02
         while True:  # a host that filled up behind a poll in flight refuses by its answer: ask again at once
             left = max(1.0, deadline - workflow.time())
-            placed: hosts.Placed = await perform(
-                step.do,
-                argument,
-                names.slots_queue(self.spec.environment),
-                summary="a host with a free slot",
-                start_s=left,
-            )
+            calling = asyncio.ensure_future(self._call_for_a_host())
+            try:
+                placed: hosts.Placed = await perform(
+                    step.do,
+                    argument,
+                    names.slots_queue(self.spec.environment),
+                    summary="a host with a free slot",
+                    start_s=left,
+                )
+            finally:
+                calling.cancel()
             if not placed.full:
                 break
             if self.saga.ending:  # that answer swallowed the cancel
                 return
             if workflow.time() >= deadline:
                 raise outcome.refusal(outcome.no_slot(self.spec))
-            await workflow.sleep(seconds(wait_s), summary="ask for a slot again")
+            left = max(0.01, deadline - workflow.time())
+            await workflow.sleep(seconds(min(wait_s, left)), summary="ask for a slot again")
             wait_s = min(2 * wait_s, 2.0)
         if placed.error:
             raise outcome.refusal(placed.error)
         self.placed = placed
         self.ref = self.ref.model_copy(update={"host": placed.host})
         workflow.upsert_search_attributes([SearchAttributeKey.for_keyword(names.HOST_ATTRIBUTE).value_set(placed.host)])
+
+    async def _call_for_a_host(self) -> None:
+        """Once no slot came soon, tell the environment's pool that somebody waits."""
+        if self.called:
+            return
+        await workflow.sleep(seconds(steps.CALL_FOR_A_HOST_S), summary="then a host is called for")
+        self.called = True
+        pool = workflow.get_external_workflow_handle(names.pool_workflow_id(self.spec.environment))
+        with contextlib.suppress(ApplicationError):  # there is no pool here
+            await pool.signal("need")
 
     async def _do(self, step: Step) -> None:
         assert step.do
@@ -169,6 +184,7 @@ class Sandbox(Doors):
             argument = hosts.Attach(ref=self.ref, policy=self.policy)
         answer = await perform(step.do, argument, self._queue(step.do.where), summary=step.name)
         if isinstance(answer, hosts.Booted):
+            self.booted = True
             self.notes.steps_ms.update({f"boot.{part}": ms for part, ms in answer.parts_ms.items()})
 
     async def _run_task(self, number: int, task: TaskSpec) -> None:

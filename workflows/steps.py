@@ -7,6 +7,9 @@ with workflow.unsafe.imports_passed_through():
 
 from workflows.saga import Do, Step, Undo, Where
 
+# Without a slot for so long, the environment's pool of hosts is told that somebody waits.
+CALL_FOR_A_HOST_S = 1.0
+
 PLACE = Step(
     "place",
     Do("reserve_slot", Where.SLOTS, Placed, timeout_s=10, attempts=0, start_s=0),

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from temporalio import activity
+from temporalio.api.common.v1 import Payload
 from temporalio.client import Client
+from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
@@ -27,6 +29,12 @@ from workflows.steps import BEFORE_THE_TASK
 
 ENVIRONMENT = "fake"
 HOST = "fake-1"
+# Answers that are none: an encoding that nobody has, JSON that ends early, nothing at all.
+UNREADABLE = (
+    RawValue(Payload(metadata={"encoding": b"none/such"}, data=b"x")),
+    RawValue(Payload(metadata={"encoding": b"json/plain"}, data=b"{")),
+    RawValue(Payload()),
+)
 
 
 @pytest.fixture(scope="session")
@@ -53,6 +61,7 @@ class World:
     unproved: int = 0
     exit: int = 0
     verified: bool = True
+    events: int = 1
     host: str = HOST
 
     def entered(self, name: str) -> asyncio.Event:
@@ -135,7 +144,7 @@ class World:
     @activity.defn
     async def seal_audit(self, ref: hosts.SandboxRef) -> hosts.Sealed:
         self.calls.append("seal_audit")
-        return hosts.Sealed(audit=AuditSummary(events=1, head="h", verified=self.verified))
+        return hosts.Sealed(audit=AuditSummary(events=self.events, head="h", verified=self.verified))
 
     @activity.defn
     async def extend_lease(self, ask: hosts.ExtendLease) -> None:

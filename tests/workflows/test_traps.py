@@ -20,6 +20,7 @@ from temporalio.worker import Worker
 from activities.running import beating
 from paddock.contracts import hosts, names
 from paddock.contracts.report import Gone, Outcome, SandboxReport, TaskResult
+from paddock.contracts.spec import SandboxSpec
 from tests.workflows.conftest import World as PlayedHost
 from tests.workflows.harness.invariants import Ended, check
 from tests.workflows.harness.stage import TASK, Run, Stage
@@ -239,6 +240,29 @@ async def test_stop_and_cancel_complete_the_workflow_with_its_report(here: Stage
             ended = await run.until_ended()
             assert (await run.handle.describe()).status is WorkflowExecutionStatus.COMPLETED
         assert check(ended).outcome is (Outcome.STOPPED if end is Run.stop else Outcome.CANCELLED)
+
+
+async def test_cancelled_before_it_booted_it_is_cancelled_and_its_empty_chain_is_no_error(client: Client) -> None:
+    """Placed, and no worker of the host takes the boot: nothing was recorded, so that nothing can verify."""
+    environment, played = "not-booted", PlayedHost(host="n-1", verified=False, events=0)
+    control = Worker(client, task_queue="not-booted", workflows=[Sandbox], activities=[played.resolve_policy])
+    slots = Worker(client, task_queue=names.slots_queue(environment), activities=[played.reserve_slot])
+    ctl = Worker(
+        client,
+        task_queue=names.host_control_queue(environment, "n-1"),
+        activities=[played.release_slot, played.destroy_vm, played.revoke_credentials, played.seal_audit],
+    )
+    async with control, slots, ctl:
+        handle = await client.start_workflow(
+            Sandbox.run, SandboxSpec(environment=environment), id="not-booted", task_queue="not-booted"
+        )
+        async with asyncio.timeout(20):
+            while not (await handle.query(Sandbox.status)).host:
+                await asyncio.sleep(0.05)
+        await handle.cancel()
+        report = await asyncio.wait_for(handle.result(), 20)
+    assert (report.outcome, report.error) == (Outcome.CANCELLED, None)
+    assert report.receipts
 
 
 async def test_a_failure_carries_the_report_in_its_details(here: Stage) -> None:
