@@ -2,20 +2,41 @@
 
 import asyncio
 import logging
+import shutil
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from temporalio import activity
 from temporalio.client import WorkflowExecutionDescription, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.running import BEAT_S, beating
-from paddock.contracts.hosts import HostSpec, SandboxRef
+from paddock.contracts.errors import ErrorKind, PaddockError
+from paddock.contracts.ground import Proof
+from paddock.contracts.hosts import Boot, Booted, HostSpec, SandboxRef
+from paddock.contracts.ids import sandbox_id
+from paddock.contracts.spec import Shape
 from paddock.host.messages import Held
 
 log = logging.getLogger(__name__)
 Inventory = Callable[[], Awaitable[tuple[Held, ...]]]
 Undo = Callable[[SandboxRef], Awaitable[object]]
+PROBE_LEASE = timedelta(minutes=10)
+CLOCK_S = 30.0
+DISK_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Prover:
+    """How a host proves itself: the guest that it boots, and the directory that must have room."""
+
+    boot: Callable[[Boot], Awaitable[Booted]]
+    shape: Shape
+    state: Path
+    image: str = "base"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +45,7 @@ class HostActivities:
 
     inventory: Inventory
     undos: tuple[Undo, ...]
+    prover: Prover | None = None
 
     @activity.defn
     async def hold_host(self, spec: HostSpec) -> None:
@@ -31,6 +53,45 @@ class HostActivities:
         while True:
             activity.heartbeat(spec.host)
             await asyncio.sleep(BEAT_S)
+
+    @activity.defn
+    async def prove_host(self, spec: HostSpec) -> Proof:
+        """A guest boots here and answers, and is ended again; a flag of the processor proves nothing.
+
+        Raises ApplicationError with what is wrong: no room, a clock that is off, or why the guest did not boot.
+        """
+        assert self.prover
+        async with beating():
+            info, here = activity.info(), datetime.now(UTC)
+            off = abs((here - info.started_time).total_seconds())
+            if off > CLOCK_S:
+                raise PaddockError(ErrorKind.SET_UP, f"the clock of host {spec.host} is {off:.0f} s off the server's")
+            free = shutil.disk_usage(self.prover.state).free
+            if free < DISK_BYTES:
+                raise PaddockError(
+                    ErrorKind.DISK_FULL, f"host {spec.host} has {free >> 20} MiB free, needs {DISK_BYTES >> 20}"
+                )
+            assert info.workflow_id
+            assert info.workflow_run_id
+            ref = SandboxRef(
+                sandbox_id=sandbox_id(info.workflow_id, info.workflow_run_id),
+                workflow_id=info.workflow_id,
+                run_id=info.workflow_run_id,
+                environment=spec.environment,
+                host=spec.host,
+            )
+            probe = Boot(ref=ref, image=self.prover.image, shape=self.prover.shape, lease_end=here + PROBE_LEASE)
+            began = time.monotonic()
+            try:
+                booted = await self.prover.boot(probe)
+                took = (time.monotonic() - began) * 1e3
+            finally:
+                await asyncio.shield(self._undo(ref))
+            return Proof(parts_ms={"guest": took, **booted.parts_ms})
+
+    async def _undo(self, ref: SandboxRef) -> None:
+        for undo in self.undos:
+            await undo(ref)
 
     @activity.defn
     async def check_host(self, spec: HostSpec) -> int:
@@ -44,8 +105,7 @@ class HostActivities:
         async with beating():
             for held in await self.inventory():
                 if not held.protected and await _is_over(held.ref):
-                    for undo in self.undos:
-                        await undo(held.ref)
+                    await self._undo(held.ref)
                     ended += 1
         return ended
 

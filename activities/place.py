@@ -7,7 +7,7 @@ from temporalio import activity
 
 from activities.running import beating
 from paddock.contracts.errors import ErrorInfo, ErrorKind
-from paddock.contracts.hosts import AllowCaller, Placed, Reservation, SandboxRef, Undone
+from paddock.contracts.hosts import AllowCaller, HostSpec, Placed, Reservation, SandboxRef, Undone
 from paddock.contracts.report import Gone, Receipt
 from paddock.host.config import HostConfig
 from paddock.host.gate import Gate
@@ -47,6 +47,12 @@ class PlaceActivities:
                     ),
                 )
             )
+
+    @activity.defn
+    async def stop_placing(self, spec: HostSpec) -> int:
+        """Promise no slot any more until this worker starts again; answers how many are held."""
+        self.gate.slots.closed = True
+        return len(self.gate.slots.held())
 
     @activity.defn
     async def allow_caller(self, ask: AllowCaller) -> None:

@@ -15,6 +15,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxR
 from activities import fleet
 from activities.news import tell_sandboxes
 from activities.policy import PolicyActivities
+from activities.pool import count_sandboxes, stop_sandboxes, view_pool
 from paddock.contracts.names import CONTROL_QUEUE
 from paddock.host.fork import die_with_parent
 from paddock.policy.store import PolicyStore
@@ -24,11 +25,20 @@ from workflows.cleanup import FleetCleanup
 from workflows.host import Host
 from workflows.late import LateReader
 from workflows.policy import PolicyRollout
+from workflows.pool import HostPool
 from workflows.sandbox import Sandbox
 
 # Read once for all workflows, and not anew for each: they hold no state, read no clock (a house test looks), and cost
 # a third of a workflow's processor time and memory otherwise. What defines workflows stays in the SDK's sandbox.
-SHARED = ("workflows.asking", "workflows.decide", "workflows.outcome", "workflows.saga", "workflows.steps")
+SHARED = (
+    "workflows.asking",
+    "workflows.decide",
+    "workflows.ground",
+    "workflows.outcome",
+    "workflows.saga",
+    "workflows.sizing",
+    "workflows.steps",
+)
 RUNNER = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*SHARED))
 
 
@@ -39,8 +49,16 @@ async def run(address: str, namespace: str, policies: Path, key: Path, environme
     worker = Worker(
         client,
         task_queue=CONTROL_QUEUE,
-        workflows=[Sandbox, Host, PolicyRollout, LateReader, FleetCleanup],
-        activities=[policy.resolve_policy, policy.store_policy, tell_sandboxes, *fleet.ON_CONTROL],
+        workflows=[Sandbox, Host, HostPool, PolicyRollout, LateReader, FleetCleanup],
+        activities=[
+            policy.resolve_policy,
+            policy.store_policy,
+            tell_sandboxes,
+            view_pool,
+            count_sandboxes,
+            stop_sandboxes,
+            *fleet.ON_CONTROL,
+        ],
         workflow_runner=RUNNER,
         # Each costs 150 to 200 KiB here, and one that is not here its replay, some 20 ms, when something happens to it.
         max_cached_workflows=100,

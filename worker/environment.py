@@ -2,46 +2,84 @@
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 from datetime import timedelta
+from pathlib import Path
 
+from temporalio.client import Client
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.worker import Worker
 
 from activities.environment import EnvironmentActivities
-from paddock.contracts.names import ground_queue
+from paddock.contracts.errors import PaddockError
+from paddock.contracts.names import CONTROL_QUEUE, HOST_POOL, ground_queue, pool_workflow_id
+from paddock.contracts.pool import PoolSpec
 from paddock.host.fork import die_with_parent
 from paddock.temporal.connect import connect_patiently
-from providers.joined import Joined
+from worker.settings import Settings, load
+
+log = logging.getLogger(__name__)
+QUICK = timedelta(seconds=0.5)
 
 
-async def run(address: str, namespace: str, environment: str) -> None:
-    """Work until SIGTERM."""
-    client = await connect_patiently(address, namespace, f"environment/{environment}")
-    ground = EnvironmentActivities(environment, Joined())
+async def run(address: str, namespace: str, settings: Settings) -> None:
+    """Work until SIGTERM. Raises PaddockError when the environment's provider or its credentials are not there."""
+    provider = await asyncio.to_thread(settings.make_provider)
+    client = await connect_patiently(address, namespace, f"environment/{settings.environment}")
+    ground = EnvironmentActivities(settings.environment, provider, settings.controller, settings.user_data())
     worker = Worker(
         client,
-        task_queue=ground_queue(environment),
-        activities=[ground.list_ground, ground.fence_host],
+        task_queue=ground_queue(settings.environment),
+        activities=[
+            ground.list_ground,
+            ground.fence_host,
+            ground.create_host,
+            ground.watch_host,
+            ground.terminate_host,
+        ],
+        max_heartbeat_throttle_interval=QUICK,  # a cancel reaches an activity with its heartbeat
+        default_heartbeat_throttle_interval=QUICK,
         graceful_shutdown_timeout=timedelta(seconds=5),
     )
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with worker:
+        if settings.pool:
+            await _start_pool(client, settings.pool)
         await stop.wait()
 
 
+async def _start_pool(client: Client, pool: PoolSpec) -> None:
+    """Its pool of hosts, or the one that runs, which is told the size that the file says now."""
+    id_ = pool_workflow_id(pool.environment)
+    try:
+        await client.start_workflow(HOST_POOL, pool, id=id_, task_queue=CONTROL_QUEUE)
+    except WorkflowAlreadyStartedError:
+        log.info("pool %s runs already; `paddock pool set` changes its size", id_)
+
+
 def main(argv: list[str]) -> None:
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    for name in ("azure", "botocore", "boto3", "urllib3", "google", "sushy"):  # they log requests, and their headers
+        logging.getLogger(name).setLevel(logging.WARNING)
     parser = argparse.ArgumentParser(prog="paddock worker environment", description=__doc__)
     parser.add_argument("--address", required=True, help="host:port of Temporal")
     parser.add_argument("--namespace", default="default")
-    parser.add_argument("--environment", required=True)
+    one = parser.add_mutually_exclusive_group(required=True)
+    one.add_argument("--environment", help="one whose machines join by themselves")
+    one.add_argument("--config", type=Path, help="the environment's settings, as TOML")
     parser.add_argument("--parent", type=int, default=0, help="die with this process")
     given = parser.parse_args(argv)
     if given.parent:
         die_with_parent(given.parent)
-    asyncio.run(run(given.address, given.namespace, given.environment))
+    try:
+        settings = load(given.config) if given.config else Settings(environment=given.environment)
+        asyncio.run(run(given.address, given.namespace, settings))
+    except PaddockError as wrong:
+        parser.exit(2, f"paddock worker environment: {wrong}\n")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from temporalio.worker import FixedSizeSlotSupplier, PollerBehaviorSimpleMaximum
 from activities.audit import AuditActivities
 from activities.credentials import CredentialActivities
 from activities.fleet import HostFleetActivities
-from activities.ground import HostActivities
+from activities.ground import HostActivities, Prover
 from activities.place import PlaceActivities
 from activities.sandbox import SandboxActivities
 from activities.tasks import TaskActivities
@@ -85,7 +85,13 @@ class Losses:
 
 
 async def _join(client: Client, config: HostConfig) -> None:
-    spec = HostSpec(environment=config.environment, host=config.host, relay=config.relay, slots=config.slots)
+    spec = HostSpec(
+        environment=config.environment,
+        host=config.host,
+        relay=config.relay,
+        slots=config.slots,
+        attempt=config.attempt,
+    )
     await client.start_workflow(
         names.HOST,
         spec,
@@ -119,7 +125,8 @@ def _workers(
     tasks = TaskActivities(link, objects)
     revoke, audit = CredentialActivities(keeper), AuditActivities(config, keeper)
     undos = (revoke.revoke_credentials, sandbox.destroy_vm, audit.seal_audit, place.release_slot)
-    host = HostActivities(keeper.inventory, undos)
+    prover = Prover(sandbox.boot_sandbox, config.default_shape, config.paths.root)
+    host = HostActivities(keeper.inventory, undos, prover)
     fleet = HostFleetActivities(config, keeper, gate.slots, objects)
     fixed = FixedSizeSlotSupplier(1)
     tuner = WorkerTuner.create_composite(
@@ -150,12 +157,14 @@ def _workers(
             activities=[
                 place.release_slot,
                 place.allow_caller,
+                place.stop_placing,
                 sandbox.destroy_vm,
                 sandbox.extend_lease,
                 revoke.revoke_credentials,
                 audit.seal_audit,
                 host.hold_host,
                 host.check_host,
+                host.prove_host,
                 fleet.host_inventory,
                 fleet.forget_leftovers,
             ],

@@ -1,5 +1,7 @@
 """Every schedule of Paddock, declared here and nowhere else, and put in place by each control worker as it starts.
 
+Each environment that the worker is told of has one of its own.
+
 What is declared wins over what somebody changed in a schedule's times or argument; that it is paused, why, and how
 many runs are left are the operator's, and stay.
 """

@@ -1,4 +1,4 @@
-"""`Host`: a machine that joined. One heartbeat for its whole life says that it is there; without it, it is fenced."""
+"""`Host`: a machine that joined or is made. One heartbeat for its whole life says that it is there; without, fenced."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -6,16 +6,20 @@ from datetime import timedelta
 from typing import TypeVar
 
 from temporalio import workflow
-from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError
+from temporalio.common import RawValue, RetryPolicy, SearchAttributeKey
+from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from pydantic import BaseModel, TypeAdapter, ValidationError
+    from pydantic import BaseModel, ValidationError
 
     from paddock.contracts import names
+    from paddock.contracts.errors import ErrorKind
+    from paddock.contracts.ground import DrainSpec, HostReport
     from paddock.contracts.hosts import Fenced, HostNews, HostSpec
+    from paddock.contracts.report import Receipt
 
-from workflows.saga import AsItCame
+from workflows.growth import Growth
+from workflows.saga import read, uncancelled
 
 T = TypeVar("T")
 HOLD = timedelta(days=3650)
@@ -24,16 +28,28 @@ HEARTBEAT = timedelta(seconds=8)
 NEW_WORKER = timedelta(seconds=14)
 # A sandbox that was placed a moment ago may not be listed yet.
 TELL_AGAIN = (timedelta(seconds=5), timedelta(seconds=25), timedelta(seconds=60))
+# Temporal's index lags a little: a host is empty when two looks say so.
+LOOKS = 2
+LOOK_AGAIN = timedelta(seconds=5)
+STATE_KEY = SearchAttributeKey.for_keyword(names.STATE)
+SLOTS = "slots"  # the memo that pools read
 FOR_EVER = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
 
 
 @workflow.defn(name=names.HOST, failure_exception_types=[ValidationError])
 class Host:
-    """A host's entity: `ready` while its hold heartbeats, `unreachable` while nobody answers, `gone` at its end."""
+    """A host's entity: made when it is `wanted`, `ready` while its hold heartbeats, `gone` at its end.
+
+    `joining`, or `recorded`, `creating`, `booting`, `proving`; then `ready`, and `unreachable` while nobody answers;
+    `draining` and `terminating` when it is no longer needed.
+    """
 
     @workflow.init
     def __init__(self, spec: HostSpec) -> None:
         self.spec, self.state, self.why = spec, "joining", ""
+        self.growth = Growth(spec, self._show) if spec.wanted else None
+        self.drain_spec = spec.drain
+        self.receipts: list[Receipt] = []
         self.left = self.ended = False
         self.returned = False
         self.over = (
@@ -41,13 +57,76 @@ class Host:
         )
 
     @workflow.run
-    async def run(self, spec: HostSpec) -> str:
-        if not spec.lost:
+    async def run(self, spec: HostSpec) -> HostReport:
+        await self._refuse_a_stranger()
+        workflow.upsert_memo({SLOTS: spec.slots})
+        workflow.upsert_search_attributes(
+            [
+                STATE_KEY.value_set("recorded" if self.growth else self.state),
+                SearchAttributeKey.for_keyword(names.ENVIRONMENT).value_set(spec.environment),
+                SearchAttributeKey.for_keyword(names.HOST_ATTRIBUTE).value_set(spec.host),
+            ]
+        )
+        if self.growth is None:
+            await self._live()
+            return self._report()
+        failed = False
+        try:
+            if spec.grown or await self._make():
+                await self._live()
+            else:
+                failed = not (self.left or self.drain_spec)
+        except asyncio.CancelledError:  # an eviction lands here too, see `uncancelled`
+            self.why = workflow.cancellation_reason() or "cancelled"
+        self.over = self.growth.saga.ending = True
+        self.receipts += await uncancelled(self.growth.down())
+        self._show("gone", self.why)
+        report = self._report()
+        if failed:
+            last = report.grown.tried[-1] if report.grown and report.grown.tried else None
+            words = f"no machine for host {spec.host}: {last.why if last else 'nothing was tried'}"
+            raise ApplicationError(words, report, type=last.kind if last else "no-machine", non_retryable=True)
+        return report
+
+    async def _refuse_a_stranger(self) -> None:
+        spec, words = self.spec, ""
+        own = names.host_workflow_id(spec.environment, spec.host)
+        if workflow.info().workflow_id != own:
+            words = f"host {spec.host} of {spec.environment} is the workflow {own}, and no other"
+        elif spec.attempt and not spec.wanted:
+            words = f"machine {spec.attempt} of host {spec.host} was ordered by nobody, or its order is over"
+        if words:
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            raise ApplicationError(words, type=ErrorKind.NOT_ALLOWED.value, non_retryable=True)
+
+    async def _make(self) -> bool:
+        """Whether a machine proved itself; told to go meanwhile, it is ended instead."""
+        assert self.growth
+        making = asyncio.ensure_future(self.growth.up())
+        told = asyncio.ensure_future(workflow.wait_condition(lambda: self.left or self.drain_spec is not None))
+        try:
+            await workflow.wait([making, told], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self.left, self.why = True, workflow.cancellation_reason() or "cancelled"
+        if self.left or self.drain_spec:
+            self.growth.saga.ending = True
+        making.cancel()
+        told.cancel()
+        [made, _] = await uncancelled(asyncio.gather(making, told, return_exceptions=True))
+        if isinstance(made, Exception):
+            raise made
+        return made is True
+
+    async def _live(self) -> None:
+        """From the first hold to the end; the machine is ended behind it, when we made it."""
+        if not (self.spec.lost or self.growth):
             await workflow.wait_condition(lambda: self.returned or self.left)
+        if self.growth and not self.spec.lost:
+            self.returned = True
         while not self.left:
             if self.returned:
-                self._show("ready")
-                await self._first(self._hold(), workflow.wait_condition(lambda: self.left))
+                self._show("draining" if self.drain_spec else "ready")
+                await self._first(self._hold(), self._drain(), workflow.wait_condition(lambda: self.left))
                 self.returned = False
             if not self.left:
                 why = f"host {self.spec.host} has not answered since {workflow.now().isoformat(timespec='seconds')}"
@@ -63,18 +142,52 @@ class Host:
                 break
             if not self.left and workflow.info().is_continue_as_new_suggested():
                 await workflow.wait_condition(workflow.all_handlers_finished)
-                workflow.continue_as_new(self.spec.model_copy(update={"lost": not self.returned}))
-        self._show("gone", self.why)
-        return self.state
+                grown = self.growth.grown if self.growth else None
+                on = {"lost": not self.returned, "grown": grown, "drain": self.drain_spec}
+                workflow.continue_as_new(self.spec.model_copy(update=on))
+        if not self.growth:
+            self._show("gone", self.why)
+
+    async def _drain(self) -> None:
+        """Once told to: no new sandboxes, then wait until the last one is gone; who stays too long is stopped."""
+        await workflow.wait_condition(lambda: self.drain_spec is not None)
+        assert self.drain_spec
+        drain, ends = self.drain_spec, workflow.now() + timedelta(seconds=self.drain_spec.wait_s)
+        self._show("draining", drain.reason)
+        own = names.host_control_queue(self.spec.environment, self.spec.host)
+        await self._ask("stop_placing", self.spec, own, int, "no new sandboxes here")
+        empty = 0
+        while empty < LOOKS:
+            left = await self._ask("count_sandboxes", self.spec, names.CONTROL_QUEUE, int, "sandboxes that are left")
+            empty = 0 if left else empty + 1
+            if left and workflow.now() >= ends:
+                words = f"the host drains: {drain.reason}"
+                news = HostNews(environment=self.spec.environment, host=self.spec.host, words=words)
+                await self._ask("stop_sandboxes", news, names.CONTROL_QUEUE, int, "stop those that stayed too long")
+            if empty < LOOKS:
+                await workflow.sleep(LOOK_AGAIN, summary="sandboxes that are left")
+        self.left, self.why = True, self.why or drain.reason
+
+    def _report(self) -> HostReport:
+        return HostReport(
+            environment=self.spec.environment,
+            host=self.spec.host,
+            state=self.state,
+            why=self.why,
+            grown=self.growth.grown if self.growth else None,
+            receipts=tuple(self.receipts),
+        )
 
     async def _first(self, *what: Awaitable[object]) -> None:
         """Until one of them is over; the others are cancelled."""
         self.over = False
         tasks = [asyncio.ensure_future(one) for one in what]
-        await workflow.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        self.over = True
-        for task in tasks:
-            task.cancel()
+        try:
+            await workflow.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.over = True
+            for task in tasks:
+                task.cancel()
         for over in await asyncio.gather(*tasks, return_exceptions=True):
             if isinstance(over, Exception) and not isinstance(over, ActivityError):
                 raise over
@@ -83,6 +196,7 @@ class Host:
         await workflow.execute_activity(
             "hold_host",
             self.spec,
+            result_type=RawValue,  # nothing that it says counts
             task_queue=names.host_control_queue(self.spec.environment, self.spec.host),
             start_to_close_timeout=HOLD,
             schedule_to_start_timeout=NEW_WORKER,
@@ -96,6 +210,7 @@ class Host:
         await workflow.execute_activity(
             "check_host",
             self.spec,
+            result_type=RawValue,  # nothing that it says counts
             task_queue=names.host_control_queue(self.spec.environment, self.spec.host),
             start_to_close_timeout=timedelta(seconds=300),
             heartbeat_timeout=timedelta(seconds=10),
@@ -106,6 +221,10 @@ class Host:
 
     async def _fence(self, why: str) -> None:
         """Have the machine ended; where nobody can, wait for it without an end."""
+        if self.growth:
+            self.receipts += await self.growth.down()
+            self.ended, self.why = True, f"{why}; its provider ended the machine"
+            return
         ground = names.ground_queue(self.spec.environment)
         fenced = await self._ask("fence_host", self.spec, ground, Fenced, "end the lost machine")
         if fenced.gone:
@@ -135,19 +254,21 @@ class Host:
                 name,
                 argument,
                 task_queue=queue,
-                result_type=AsItCame,
+                result_type=RawValue,
                 start_to_close_timeout=timedelta(seconds=300),
                 heartbeat_timeout=timedelta(seconds=10),
                 retry_policy=FOR_EVER,
                 summary=summary,
             )
             try:
-                return TypeAdapter(answer).validate_python(said.root)
+                return read(said, answer)
             except ValidationError as wrong:
                 workflow.logger.warning("%s on %s: %s", name, queue, wrong)
             await workflow.sleep(30, summary="an answer that could not be read: ask again")
 
     def _show(self, state: str, why: str = "") -> None:
+        if state != self.state:
+            workflow.upsert_search_attributes([STATE_KEY.value_set(state)])
         self.state = state
         rows = {
             "host": f"`{self.spec.host}`",
@@ -161,13 +282,22 @@ class Host:
 
     @workflow.signal(description="The host's worker started, again or for the first time")
     def joined(self, spec: HostSpec) -> None:
-        if (spec.environment, spec.host) == (self.spec.environment, self.spec.host):  # no other host's word counts here
-            self.spec, self.returned = spec, True
+        if (spec.environment, spec.host) != (self.spec.environment, self.spec.host):
+            return  # no other host's word counts here
+        if self.growth and not self.growth.joined(spec):
+            return  # an earlier attempt's machine, which is being ended
+        said = {"relay": spec.relay, "slots": spec.slots, "attempt": spec.attempt}
+        self.spec, self.returned = self.spec.model_copy(update=said), True
 
     @workflow.signal(description="The host leaves its environment for good")
     def leave(self) -> None:
         self.left = True
 
-    @workflow.query(description="Where the host is: joining, ready, unreachable or gone")
+    @workflow.signal(description="No new sandboxes; once it is empty, the host goes, and what Paddock made is ended")
+    def drain(self, how: DrainSpec) -> None:
+        if self.drain_spec is None:
+            self.drain_spec = how
+
+    @workflow.query(description="Where the host is, from recorded or joining to gone")
     def status(self) -> str:
         return self.state

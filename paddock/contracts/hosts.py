@@ -6,6 +6,7 @@ from pydantic import Field
 
 from paddock.contracts.base import Wire
 from paddock.contracts.errors import ErrorInfo
+from paddock.contracts.ground import DrainSpec, Grown, Wanted
 from paddock.contracts.ids import EnvironmentName, HostId, SandboxId
 from paddock.contracts.report import AuditSummary, Denial, OutputFile, Receipt, TaskResult
 from paddock.contracts.spec import InputRef, OutputGlob, Shape, TaskSpec
@@ -143,13 +144,21 @@ class AllowCaller(Wire):
 
 
 class HostSpec(Wire):
-    """Argument of `Host`: a machine that joined an environment; `lost` when a run goes on after its host was lost."""
+    """Argument of `Host`: a machine that joined an environment, or with `wanted` one that is to be made.
+
+    `attempt` is which machine of the host speaks (0: nobody made it). `lost`, `grown` and `drain` are for a run that
+    goes on as another.
+    """
 
     environment: EnvironmentName
     host: HostId
     relay: str = ""
     slots: int = 1
+    attempt: int = 0
+    wanted: Wanted | None = None
     lost: bool = False
+    grown: Grown | None = None
+    drain: DrainSpec | None = None
 
 
 class Fenced(Wire):
@@ -181,12 +190,3 @@ class TaskDone(Wire):
 
     result: TaskResult
     error: ErrorInfo | None = None
-
-
-class GroundInventory(Wire):
-    """What an environment's provider holds; not `complete`: absence proves nothing."""
-
-    environment: str
-    provider: str
-    items: tuple[str, ...] = ()
-    complete: bool

@@ -7,6 +7,7 @@ NAMESPACE: Final = "default"
 
 SANDBOX: Final = "Sandbox"
 HOST: Final = "Host"
+HOST_POOL: Final = "HostPool"
 POLICY_ROLLOUT: Final = "PolicyRollout"
 LATE_READER: Final = "LateReader"
 FLEET_CLEANUP: Final = "FleetCleanup"
@@ -38,6 +39,11 @@ def sandbox_workflow_id(name: str) -> str:
 
 def host_workflow_id(environment: str, host: str) -> str:
     return f"host/{environment}/{host}"
+
+
+def pool_workflow_id(environment: str) -> str:
+    """An environment's pool of hosts: one at most."""
+    return f"pool/{environment}"
 
 
 def cleanup_schedule_id(environment: str) -> str:

@@ -30,7 +30,9 @@ def plain_environment() -> dict[str, str]:
     return {n: v for n, v in os.environ.items() if n in PASSED_ON or n.startswith(PASSED_ON_PREFIXES)}
 
 
-def spawn(argv: list[str], log: Path, environment: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
+def spawn(
+    argv: list[str], log: Path, environment: dict[str, str] | None = None, pass_fds: tuple[int, ...] = ()
+) -> "subprocess.Popen[bytes]":
     """Start a part in a session of its own (Ctrl-C goes to its parent only), to be killed when its parent dies."""
     parent, libc = os.getpid(), ctypes.CDLL(None)
 
@@ -47,6 +49,7 @@ def spawn(argv: list[str], log: Path, environment: dict[str, str] | None = None)
             stderr=out,
             start_new_session=True,
             preexec_fn=tie,
+            pass_fds=pass_fds,
             env=environment or plain_environment(),
         )
 

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import shutil
 import signal
 import sys
 import time
@@ -23,6 +24,7 @@ from paddock.contracts import names
 from paddock.contracts.base import Wire
 from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.embedded import assets, config, temporal_binary
+from paddock.embedded import emulate as emulator
 from paddock.embedded.parts import Parts, spawn
 from paddock.embedded.server import Ports, TemporalServer
 from paddock.embedded.state import State, default_state_dir
@@ -54,10 +56,18 @@ class Embedded:
     """One machine's Paddock. `start`, then `stop`: sandboxes end with receipts before the parts do."""
 
     def __init__(
-        self, state: Path, operator: config.OperatorConfig, *, port: int = 0, ui_port: int = 0, say: Say
+        self,
+        state: Path,
+        operator: config.OperatorConfig,
+        *,
+        port: int = 0,
+        ui_port: int = 0,
+        emulate: tuple[str, ...] = (),
+        say: Say,
     ) -> None:
         self.state, self.operator, self._say = State(state.absolute()), operator, say
-        self._port, self._ui_port = port, ui_port
+        self._port, self._ui_port, self._clouds = port, ui_port, emulate
+        self.emulated: list[emulator.Emulated] = []
         self._parts = Parts()
         self._lock: int | None = None
         self.up: Up
@@ -90,19 +100,30 @@ class Embedded:
         # All at once: each worker waits for the server while it reads its own libraries.
         self._parts.add("temporal", server.spawn)
         self._part("keeper", [*python, "paddock.host", str(state.host_config)])
-        self._part("control", [*python, "worker.control", *where, *keys])
+        swept = [word for name in (ENVIRONMENT, *self._clouds) for word in ("--environment", name)]
+        self._part("control", [*python, "worker.control", *where, *keys, *swept])
         self._part("relay", [*python, "paddock.relay", *token])
         await server.wait_ready(30)
         await self._until_ready()
         self._part("environment", [*python, "worker.environment", *where, "--environment", ENVIRONMENT])
-        self._parts.watch()
         self.client = await connect(server.address)
+        for cloud in self._clouds:
+            self._say(f"starting an emulated {cloud}")
+            place = state.root / "emulated" / cloud
+            shutil.rmtree(place, ignore_errors=True)  # an emulator that was killed took its machines with it
+            started = emulator.start(cloud, place, host, server.address, self._parts, state.logs)
+            self.emulated.append(await started)
+        self._parts.watch()
         self.up = Up(temporal=server.address, ui=server.ui, relay=relay, pid=os.getpid(), state=str(state.root))
         state.ready.write_text(json.dumps(self.describe()))
 
     def describe(self) -> dict[str, object]:
         """What `--json` prints: addresses, the process id of every part, the state directory."""
-        return {**self.up.model_dump(), "pids": {"up": os.getpid(), **self._parts.pids(), **self.pids}}
+        pids = {"up": os.getpid(), **self._parts.pids(), **self.pids}
+        said: dict[str, object] = {**self.up.model_dump(), "pids": pids}
+        if self.emulated:
+            said["emulated"] = {one.name: one.observe for one in self.emulated}
+        return said
 
     async def stop(self) -> None:
         """End what runs, with receipts, then every part; leaves nothing but the state directory."""
@@ -112,8 +133,12 @@ class Embedded:
         try:
             if hasattr(self, "client"):
                 await self._end_sandboxes()
+                if self._clouds:
+                    self._say("ending the hosts of emulated environments")
+                    await emulator.end_hosts(self.client, self._clouds)
         finally:
             await self._parts.stop()
+            await asyncio.to_thread(emulator.stop, self.emulated)
             os.close(self._lock)
             self._lock = None
 
@@ -245,10 +270,12 @@ async def embedded(
     *,
     port: int = 0,
     ui_port: int = 0,
+    emulate: tuple[str, ...] = (),
     say: Say = _quiet,
 ) -> AsyncIterator[Embedded]:
     """All parts for the length of a block; on the way out what runs ends with receipts."""
-    here = Embedded(state or default_state_dir(), config.load(config_file), port=port, ui_port=ui_port, say=say)
+    operator = config.load(config_file)
+    here = Embedded(state or default_state_dir(), operator, port=port, ui_port=ui_port, emulate=emulate, say=say)
     try:
         await here.start()
         yield here
@@ -262,6 +289,7 @@ async def run_up(
     *,
     port: int,
     ui_port: int,
+    emulate: tuple[str, ...],
     ready: Callable[[Embedded], None],
     say: Say,
 ) -> None:
@@ -269,6 +297,6 @@ async def run_up(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with embedded(state, config_file, port=port, ui_port=ui_port, say=say) as here:
+    async with embedded(state, config_file, port=port, ui_port=ui_port, emulate=emulate, say=say) as here:
         ready(here)
         await stop.wait()

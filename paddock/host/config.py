@@ -46,6 +46,7 @@ class HostConfig(Strict):
     relay: str = ""
     relay_token_file: str = ""
     slots: int = Field(8, ge=1, le=4096)
+    attempt: int = Field(0, ge=0)  # which machine of the host this is; 0: nobody made it
     connections: tuple[Connection, ...] = ()
     caps: Caps = Caps()
     secrets: SecretStore = SecretStore()

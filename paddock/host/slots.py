@@ -53,6 +53,7 @@ class Slots:
         except (FileNotFoundError, ValidationError):
             table = Table()
         self._held, self._past = dict(table.held), dict(table.past)
+        self.closed = False  # a host that drains promises nothing new; not in the file: its `Host` says it again
 
     @property
     def size(self) -> int:
@@ -61,13 +62,13 @@ class Slots:
     def free(self) -> int:
         """How many slots nobody holds now."""
         self._lapse()
-        return self._size - len(self._held)
+        return 0 if self.closed else self._size - len(self._held)
 
     def reserve(self, sandbox_id: str, workflow_id: str, caller_keys: tuple[str, ...] = ()) -> bool:
         """Promise a slot for a short time; False when all are held. Asked again, the same promise holds longer."""
         self._lapse()
         known = self._held.get(sandbox_id)
-        if known is None and len(self._held) >= self._size:
+        if known is None and (self.closed or len(self._held) >= self._size):
             return False
         slot = known or Slot(
             sandbox_id=sandbox_id, workflow_id=workflow_id, expires_at=0, caller_keys=tuple(dict.fromkeys(caller_keys))

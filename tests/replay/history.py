@@ -10,6 +10,9 @@ from temporalio.api.common.v1 import Payload
 from temporalio.api.history.v1 import HistoryEvent
 from temporalio.client import WorkflowHistory
 
+from paddock.contracts.names import HOST, HOST_POOL, host_workflow_id, pool_workflow_id
+from tests.replay.world import ENVIRONMENT
+
 HERE: Final = Path(__file__).parent
 HISTORIES: Final = HERE / "histories"
 FINGERPRINTS: Final = HERE / "fingerprints.json"
@@ -32,8 +35,16 @@ def text(name: str) -> str:
     return gzip.decompress((HISTORIES / f"{name}.json.gz").read_bytes()).decode()
 
 
+def workflow_id(name: str) -> str:
+    """The id of a scenario's workflow; a `Host` or `HostPool` refuses any but the one that belongs to its own spec."""
+    workflow, _, scenario = name.partition("/")
+    if workflow == HOST_POOL:
+        return pool_workflow_id(scenario)
+    return host_workflow_id(ENVIRONMENT, scenario) if workflow == HOST else f"recorded/{name}"
+
+
 def load(name: str) -> WorkflowHistory:
-    return WorkflowHistory.from_json(f"recorded/{name}", text(name))
+    return WorkflowHistory.from_json(workflow_id(name), text(name))
 
 
 def recorded() -> list[str]:

@@ -9,12 +9,12 @@ import sys
 import time
 
 from paddock.temporal.quiet import quiet
-from tests.replay import cleanup, hosts, scenarios
+from tests.replay import cleanup, hosts, pools, scenarios
 from tests.replay.history import FINGERPRINTS, HISTORIES, commands, folded, save
 from tests.replay.stage import SCENARIOS, play_all
 from tests.replay.world import world
 
-__all__ = ["cleanup", "hosts", "scenarios"]  # importing them registers their scenarios
+__all__ = ["cleanup", "hosts", "pools", "scenarios"]  # importing them registers their scenarios
 
 
 async def record(chosen: list[str]) -> None:

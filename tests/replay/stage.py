@@ -16,6 +16,7 @@ from temporalio.client import (
 
 from paddock.contracts import names
 from paddock.contracts.spec import SandboxSpec, TaskSpec
+from tests.replay.history import workflow_id
 from tests.replay.world import ENVIRONMENT, Script, World
 
 WITHIN_S: Final = 60.0
@@ -139,9 +140,8 @@ async def refused(asked: Awaitable[object]) -> None:
 
 async def play(world: World, one: Scenario) -> WorkflowHistory:
     """Play a scenario to its end and answer its history; of one that went on as a new run, its longest."""
-    workflow_id = f"recorded/{one.name}"
-    stage = Stage(world, workflow_id, Script())
-    world.scripts[workflow_id] = stage.script
+    stage = Stage(world, workflow_id(one.name), Script())
+    world.scripts[stage.id] = stage.script
     handle = await one.play(stage)
     history = longest = await handle.fetch_history()
     while before := history.events[0].workflow_execution_started_event_attributes.continued_execution_run_id:

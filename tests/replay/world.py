@@ -16,7 +16,7 @@ from temporalio.common import RawValue
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
-from paddock.contracts import fleet, hosts, names
+from paddock.contracts import fleet, ground, hosts, names, pool
 from paddock.contracts.errors import ErrorInfo
 from paddock.contracts.policies import PolicyApplied
 from paddock.contracts.report import AuditSummary, Gone, Receipt, TaskResult
@@ -25,6 +25,7 @@ from paddock.embedded.assets import cache_dir
 from paddock.embedded.server import Ports, TemporalServer
 from paddock.temporal.connect import connect
 from tests.replay.control import settings
+from workflows import ground as growing
 from workflows import steps
 from workflows.saga import Step
 
@@ -34,6 +35,8 @@ BEAT_S: Final = 0.05
 QUICK: Final = timedelta(seconds=0.1)
 DIGEST: Final = "sha256:" + "0" * 64
 FOR_EVER: Final = {"hold_host"}
+# A scenario holds a placement for as long as a busy machine takes; nobody calls for a host meanwhile.
+steps.CALL_FOR_A_HOST_S = 3600.0
 
 ANSWERS: Final[dict[str, Callable[[], object]]] = {
     "resolve_policy": lambda: hosts.ResolvedPolicy(name="deny-all", revision=1, digest=DIGEST, signed="signed"),
@@ -49,8 +52,15 @@ ANSWERS: Final[dict[str, Callable[[], object]]] = {
     "check_host": lambda: 0,
     "fence_host": lambda: hosts.Fenced(checked_by="the played provider holds no machine"),
     "tell_sandboxes": lambda: 1,
+    "create_host": lambda: ground.Machine(id="i-1", name="ph-1", state=ground.HostState.PENDING),
+    "watch_host": lambda: ground.Machine(id="i-1", name="ph-1", state=ground.HostState.RUNNING),
+    "prove_host": lambda: ground.Proof(parts_ms={"guest": 1.0}),
+    "stop_placing": lambda: 0,
+    "count_sandboxes": lambda: 0,
+    "stop_sandboxes": lambda: 1,
+    "view_pool": pool.PoolView,
     "other_sweep": fleet.OtherSweep,
-    "list_ground": lambda: hosts.GroundInventory(environment=ENVIRONMENT, provider="played", complete=True),
+    "list_ground": lambda: ground.GroundInventory(environment=ENVIRONMENT, provider="played", complete=True),
     "list_hosts": lambda: fleet.OpenHosts(hosts=(HOST,)),
     "host_inventory": lambda: fleet.HostInventory(environment=ENVIRONMENT, host=HOST),
     "list_sandboxes": fleet.OpenSandboxes,
@@ -106,7 +116,7 @@ class Script:
 def _usual(name: str) -> object:
     if name in ANSWERS:
         return ANSWERS[name]()
-    for step in vars(steps).values():
+    for step in (*vars(steps).values(), *vars(growing).values()):
         if isinstance(step, Step) and step.undo and step.undo.activity == name:
             return receipts(step, Gone.PROVED)
     raise ApplicationError(
