@@ -47,7 +47,6 @@ class Doors:
         )
         self.saga = Saga()
         self.keys: tuple[str, ...] = (spec.caller_key,) if spec.caller_key else ()
-        self.called = False  # for a host
         self.booted = False
         self.placed: hosts.Placed | None = None
         self.policy: hosts.ResolvedPolicy | None = None

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, TimeoutError, TimeoutType
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError, TimeoutError, TimeoutType
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
@@ -37,6 +37,7 @@ class Growth:
         assert spec.wanted
         grown = spec.grown or Grown()
         self.spec, self.wanted, self._show = spec, spec.wanted, show
+        self.since = grown.since or workflow.now()
         self.attempt, self.choice = grown.attempt, grown.choice
         self.tried, self.steps_ms = list(grown.tried), dict(grown.steps_ms)
         self.saga = Saga()
@@ -47,7 +48,13 @@ class Growth:
 
     @property
     def grown(self) -> Grown:
-        return Grown(attempt=self.attempt, choice=self.choice, tried=tuple(self.tried), steps_ms=dict(self.steps_ms))
+        return Grown(
+            since=self.since,
+            attempt=self.attempt,
+            choice=self.choice,
+            tried=tuple(self.tried),
+            steps_ms=dict(self.steps_ms),
+        )
 
     def joined(self, spec: HostSpec) -> bool:
         """Whether this is the machine of the present attempt that speaks, and not an earlier one."""
@@ -78,9 +85,9 @@ class Growth:
                     receipts=tuple(receipts),
                 )
             )
+            await self._avoid(choice, kind)
             if kind in FOR_A_PERSON or self.saga.ending:
                 return False
-            await self._avoid(choice, kind)
         return False
 
     async def down(self) -> list[Receipt]:
@@ -162,7 +169,7 @@ class Growth:
         pool = workflow.get_external_workflow_handle(names.pool_workflow_id(self.spec.environment))
         try:
             await pool.signal("avoid", args=[choice, kind])
-        except ApplicationError:
+        except FailureError:  # there is none, or a cancel came before the signal was sent
             workflow.logger.info("no pool of %s to tell of %s", self.spec.environment, kind)
 
     def _attempt(self) -> Attempt:
@@ -173,7 +180,7 @@ class Growth:
             attempt=self.attempt,
             choice=self.choice,
             pool=self.wanted.pool,
-            deadline=workflow.info().workflow_start_time + seconds(self.wanted.lifetime_s),
+            deadline=self.since + seconds(self.wanted.lifetime_s),
         )
 
     def _ground(self, step: Step) -> str:

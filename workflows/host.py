@@ -286,6 +286,8 @@ class Host:
             return  # no other host's word counts here
         if self.growth and not self.growth.joined(spec):
             return  # an earlier attempt's machine, which is being ended
+        if spec.slots != self.spec.slots:
+            workflow.upsert_memo({SLOTS: spec.slots})
         said = {"relay": spec.relay, "slots": spec.slots, "attempt": spec.attempt}
         self.spec, self.returned = self.spec.model_copy(update=said), True
 

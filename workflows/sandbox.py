@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, FailureError
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import BaseModel, ValidationError
@@ -21,7 +21,7 @@ with workflow.unsafe.imports_passed_through():
 
 from workflows import outcome, steps
 from workflows.doors import LEASE_KEY, STATE_KEY, Doors
-from workflows.saga import Step, Undo, Where, compensate, perform, seconds, uncancelled
+from workflows.saga import Do, Step, Undo, Where, compensate, perform, seconds, uncancelled
 
 T = TypeVar("T")
 # A supervisor ends its sandbox 2 s behind the lease, the keeper 10 s behind it; their clocks may differ a little.
@@ -128,43 +128,41 @@ class Sandbox(Doors):
             lifetime_s=self.spec.lifetime_s,
             caller_keys=self.keys,
         )
-        deadline, wait_s = workflow.time() + self.spec.place_timeout_s, 0.02
-        while True:  # a host that filled up behind a poll in flight refuses by its answer: ask again at once
-            left = max(1.0, deadline - workflow.time())
-            calling = asyncio.ensure_future(self._call_for_a_host())
-            try:
-                placed: hosts.Placed = await perform(
-                    step.do,
-                    argument,
-                    names.slots_queue(self.spec.environment),
-                    summary="a host with a free slot",
-                    start_s=left,
-                )
-            finally:
-                calling.cancel()
-            if not placed.full:
-                break
-            if self.saga.ending:  # that answer swallowed the cancel
-                return
-            if workflow.time() >= deadline:
-                raise outcome.refusal(outcome.no_slot(self.spec))
-            left = max(0.01, deadline - workflow.time())
-            await workflow.sleep(seconds(min(wait_s, left)), summary="ask for a slot again")
-            wait_s = min(2 * wait_s, 2.0)
+        calling = asyncio.ensure_future(self._call_for_a_host())
+        try:
+            placed = await self._reserve(step.do, argument)
+        finally:
+            calling.cancel()
+        if placed is None:
+            return
         if placed.error:
             raise outcome.refusal(placed.error)
         self.placed = placed
         self.ref = self.ref.model_copy(update={"host": placed.host})
         workflow.upsert_search_attributes([SearchAttributeKey.for_keyword(names.HOST_ATTRIBUTE).value_set(placed.host)])
 
+    async def _reserve(self, do: Do, argument: hosts.Reservation) -> hosts.Placed | None:
+        """Ask until a host promises a slot, or refuses for good; None when the end came meanwhile."""
+        deadline, wait_s = workflow.time() + self.spec.place_timeout_s, 0.02
+        while True:  # a host that filled up behind a poll in flight refuses by its answer: ask again at once
+            left = max(1.0, deadline - workflow.time())
+            queue = names.slots_queue(self.spec.environment)
+            placed: hosts.Placed = await perform(do, argument, queue, summary="a host with a free slot", start_s=left)
+            if not placed.full:
+                return placed
+            if self.saga.ending:  # that answer swallowed the cancel
+                return None
+            if workflow.time() >= deadline:
+                raise outcome.refusal(outcome.no_slot(self.spec))
+            left = max(0.01, deadline - workflow.time())
+            await workflow.sleep(seconds(min(wait_s, left)), summary="ask for a slot again")
+            wait_s = min(2 * wait_s, 2.0)
+
     async def _call_for_a_host(self) -> None:
         """Once no slot came soon, tell the environment's pool that somebody waits."""
-        if self.called:
-            return
         await workflow.sleep(seconds(steps.CALL_FOR_A_HOST_S), summary="then a host is called for")
-        self.called = True
         pool = workflow.get_external_workflow_handle(names.pool_workflow_id(self.spec.environment))
-        with contextlib.suppress(ApplicationError):  # there is no pool here
+        with contextlib.suppress(FailureError):  # there is no pool here
             await pool.signal("need")
 
     async def _do(self, step: Step) -> None:

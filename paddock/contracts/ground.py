@@ -91,8 +91,9 @@ class Tried(Wire):
 
 
 class Grown(Wire):
-    """How far a host was made: its present attempt, and those that came to nothing."""
+    """How far a host was made, and since when: its present attempt, and those that came to nothing."""
 
+    since: datetime | None = None
     attempt: int = 0
     choice: Choice | None = None
     tried: tuple[Tried, ...] = ()
