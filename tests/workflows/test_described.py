@@ -15,6 +15,7 @@ from temporalio.worker import Worker
 
 from activities.ground import HostActivities
 from paddock.contracts import hosts, names
+from paddock.contracts.ground import HostReport
 from paddock.contracts.report import SandboxReport
 from paddock.contracts.spec import SandboxSpec, TaskSpec
 from tests.workflows.conftest import ENVIRONMENT, World
@@ -191,14 +192,14 @@ async def test_a_running_host_is_described_and_so_is_its_history(client: Client)
             task_queue=names.CONTROL_QUEUE,
             start_signal="joined",
             start_signal_args=[spec],
-            result_type=str,
+            result_type=HostReport,
         )
         async with asyncio.timeout(30):
             while "**ready**" not in (found := await metadata(handle)).current_details:
                 await asyncio.sleep(0.05)
         assert all(described(found, Host).values())
         await handle.signal("leave")
-        assert await handle.result() == "gone"
+        assert (await handle.result()).state == "gone"
     spoken, silent = await silent_events(handle)
     assert not silent
     assert spoken >= 1
