@@ -53,7 +53,7 @@ async def run(address: str, namespace: str, settings: Settings) -> None:
 
 
 async def _start_pool(client: Client, pool: PoolSpec) -> None:
-    """Its pool of hosts, or the one that runs, which is told the size that the file says now."""
+    """Its pool of hosts, if none runs; one that runs keeps its size until `paddock pool set`."""
     id_ = pool_workflow_id(pool.environment)
     try:
         await client.start_workflow(HOST_POOL, pool, id=id_, task_queue=CONTROL_QUEUE)

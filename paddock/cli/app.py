@@ -19,6 +19,8 @@ COMMANDS: Final = {
     "policy": ("paddock.cli.policy", "app"),
     "secret": ("paddock.cli.secret", "app"),
     "audit": ("paddock.cli.audit", "app"),
+    "pool": ("paddock.cli.pool", "app"),
+    "host": ("paddock.cli.host", "app"),
     "fleet": ("paddock.cli.fleet", "app"),
     "worker": ("paddock.cli.worker", "app"),
     "doctor": ("paddock.cli.machine", "doctor"),

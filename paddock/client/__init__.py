@@ -6,10 +6,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from paddock.client.connect import Paddock as Paddock
     from paddock.client.errors import ClientError as ClientError
+    from paddock.client.hosts import Host as Host
+    from paddock.client.pool import Pool as Pool
     from paddock.client.run import Run as Run
     from paddock.client.sandbox import Sandbox as Sandbox
 
-_HOMES = {"Paddock": "connect", "Sandbox": "sandbox", "Run": "run", "ClientError": "errors"}
+_HOMES = {
+    "Paddock": "connect",
+    "Sandbox": "sandbox",
+    "Run": "run",
+    "ClientError": "errors",
+    "Host": "hosts",
+    "Pool": "pool",
+}
 
 
 def __getattr__(name: str) -> object:

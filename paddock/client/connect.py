@@ -12,10 +12,12 @@ from paddock.client.directory import QUICKLY, Directory, SandboxInfo
 from paddock.client.discover import running
 from paddock.client.errors import ClientError, ended
 from paddock.client.failures import FAILURES, persist, typed
+from paddock.client.hosts import Host, HostInfo, hosts
 from paddock.client.keys import CallerKey
 from paddock.client.late import let_in
 from paddock.client.pack import packed
 from paddock.client.policy import apply_policy
+from paddock.client.pool import Pool, open_pools
 from paddock.client.sandbox import Sandbox
 from paddock.client.start import Start, already
 from paddock.client.stream import Progress, Streams
@@ -199,6 +201,24 @@ class Paddock:
     async def apply_policy(self, text: str, file: str = "", author: str = "") -> PolicyApplied:
         """Check a policy document and keep it; raises BadSpec with line and column of each mistake."""
         return await apply_policy(self.client, text, file, author)
+
+    def pools(self) -> "AsyncGenerator[Pool, None]":
+        """Every open pool of hosts."""
+        return open_pools(self.client)
+
+    def pool(self, environment: str) -> Pool:
+        """The pool of hosts of an environment; nothing is asked before one of its methods is."""
+        return Pool(self.client, environment)
+
+    def hosts(
+        self, environment: str | None = None, all_: bool = False, limit: int = 1000
+    ) -> "AsyncGenerator[HostInfo, None]":
+        """Hosts, newest first: the open ones, or with `all_` those that ended too."""
+        return hosts(self.client, environment, all_, limit)
+
+    def host(self, environment: str, name: str) -> Host:
+        """A host by its name; nothing is asked before one of its methods is."""
+        return Host(self.client, environment, name)
 
     def _directory(self) -> Directory:
         return Directory(self.client)

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from paddock.client import connect as asynchronous
-from paddock.client import run, sandbox
+from paddock.client import hosts, pool, run, sandbox
 from paddock.client.directory import SandboxInfo
+from paddock.client.hosts import HostInfo
+from paddock.contracts.ground import HostReport
 from paddock.contracts.hosts import TaskDone
 from paddock.contracts.policies import PolicyApplied
+from paddock.contracts.pool import PoolStatus
 from paddock.contracts.report import OutputFile, SandboxReport, TaskResult
 from paddock.contracts.spec import SandboxSpec
 from paddock.contracts.status import Status
@@ -132,6 +135,50 @@ class Sandbox:
         self._loop.call(self._inner.close())
 
 
+class Pool:
+    """One environment's pool of hosts."""
+
+    def __init__(self, loop: _Loop, inner: pool.Pool) -> None:
+        self._loop, self._inner = loop, inner
+        self.environment = inner.environment
+
+    def status(self) -> PoolStatus:
+        """Where it is, from the pool itself."""
+        return self._loop.call(self._inner.status())
+
+    def set(self, **changes: int) -> PoolStatus:
+        """Change what is named of its PoolSize, leave the rest as it is."""
+        return self._loop.call(self._inner.set(**changes))
+
+
+class Host:
+    """One host of an environment, by its name."""
+
+    def __init__(self, loop: _Loop, inner: hosts.Host) -> None:
+        self._loop, self._inner = loop, inner
+        self.environment, self.host = inner.environment, inner.host
+
+    def status(self) -> HostInfo:
+        """Where it is, from its own workflow, and how many open sandboxes are on it."""
+        return self._loop.call(self._inner.status())
+
+    def made(self) -> bool:
+        """Whether Paddock has its machine made, and ends it; False for one that joined."""
+        return self._loop.call(self._inner.made())
+
+    def drain(self, *, wait_s: int | None = None, reason: str | None = None) -> None:
+        """No new sandboxes; once it is empty it goes, and what Paddock made is ended."""
+        self._loop.call(self._inner.drain(wait_s=wait_s, reason=reason))
+
+    def report(self) -> HostReport | None:
+        """What was tried and what is proved gone, once it has ended; None while it has not."""
+        return self._loop.call(self._inner.report())
+
+    def result(self) -> HostReport:
+        """The report, once it has ended."""
+        return self._loop.call(self._inner.result())
+
+
 class Paddock:
     """A client; `with Paddock.connect() as paddock` opens and closes it."""
 
@@ -217,6 +264,22 @@ class Paddock:
     def apply_policy(self, text: str, file: str = "", author: str = "") -> PolicyApplied:
         """Check a policy document and keep it."""
         return self._loop.call(self._inner.apply_policy(text, file, author))
+
+    def pools(self) -> Iterator[Pool]:
+        """Every open pool of hosts."""
+        return (Pool(self._loop, found) for found in self._loop.iterate(self._inner.pools))
+
+    def pool(self, environment: str) -> Pool:
+        """The pool of hosts of an environment."""
+        return Pool(self._loop, self._inner.pool(environment))
+
+    def hosts(self, environment: str | None = None, all_: bool = False, limit: int = 1000) -> Iterator[HostInfo]:
+        """Hosts, newest first: the open ones, or with `all_` those that ended too."""
+        return self._loop.iterate(lambda: self._inner.hosts(environment, all_, limit))
+
+    def host(self, environment: str, name: str) -> Host:
+        """A host by its name."""
+        return Host(self._loop, self._inner.host(environment, name))
 
 
 async def _leave(block: AbstractAsyncContextManager[sandbox.Sandbox], wrong: BaseException | None) -> None:
