@@ -95,7 +95,7 @@ class EnvironmentActivities:
         """What the provider holds for this environment's controller, and whether all of it could be read."""
         del environment
         async with beating():
-            with _as_failures():
+            with _as_failures(), _without_words("list what is owned"):
                 found = await _on_thread(lambda: self.provider.list_owned(self.controller))
             sizes: Sequence[HostSize] = ()
             if any(item.size for item in found.items):
@@ -112,21 +112,22 @@ class EnvironmentActivities:
     async def end_item(self, ask: EndItem) -> Ended:
         """End a machine with its parts, or something that no machine holds, and look until all of it is gone.
 
-        The first look is the last one before the end: what is protected by then, or changed its tags, is spared.
+        The look that finds it is the last one before its end: with a protect tag or other tags by then it is spared.
         Gone is what two complete lists in a row lack; a machine must not be found by its attempt's name either.
         """
         judged, begun, gone, wait_s = ask.item, False, 0, LOOK_AGAIN_S
         async with beating(undo=True):
             while gone < LOOKS:
-                with _as_failures(again=True):
+                with _as_failures(again=True), _without_words(f"look at the {judged.kind} {judged.id}"):
                     found = await _on_thread(lambda: self.provider.list_owned(self.controller))
                     there = owned.by_key((*found.items, *await self._by_name(ask)))
                 if not begun and (why := owned.changed(there, judged, self.controller)):
                     return Ended(spared=why)
-                left, begun = owned.left(there, judged), True
+                left = owned.left(there, judged)
+                begun = begun or bool(left)
                 # A part is ended by itself only once its machine is gone: until then the provider refuses.
                 for item in left[:1] if owned.key(judged) in there else left:
-                    with _patiently(item):
+                    with _patiently(item), _without_words(f"end the {item.kind} {item.id}"):
                         await _on_thread(lambda item=item: self.provider.terminate(item))  # type: ignore[misc]
                 gone = gone + 1 if not left and found.complete else 0
                 await asyncio.sleep(LOOK_AGAIN_S if gone else wait_s)
@@ -240,6 +241,19 @@ def _as_failures(again: bool = False) -> Iterator[None]:
             type=wrong.kind.value,
             non_retryable=not (again or wrong.again),
             next_retry_delay=timedelta(seconds=advice) if advice else None,
+        ) from None
+
+
+@contextlib.contextmanager
+def _without_words(doing: str) -> Iterator[None]:
+    """A provider's refusal by its class and code only: what a cloud says of itself is for this worker's log."""
+    try:
+        yield
+    except ProviderError as wrong:
+        log.warning("%s: %s", doing, wrong)
+        words, code = f"{doing}: {wrong.kind}", owned.word(wrong.code)
+        raise ProviderError(
+            wrong.kind, words, code=code, blame=wrong.blame, retry_after_s=wrong.retry_after_s
         ) from None
 
 

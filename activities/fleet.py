@@ -26,7 +26,7 @@ from paddock.contracts.fleet import (
     Told,
     Workflow,
 )
-from paddock.contracts.hosts import Undone
+from paddock.contracts.hosts import HostSpec, Undone
 from paddock.contracts.ids import sandbox_id
 from paddock.contracts.report import Gone, Receipt
 from paddock.contracts.status import Status
@@ -43,12 +43,20 @@ RUNNING: Final = WorkflowExecutionStatus.RUNNING
 
 @activity.defn
 async def list_hosts(environment: str) -> OpenHosts:
-    """The hosts of an environment whose `Host` workflow is open."""
-    prefix = names.host_workflow_id(environment, "")
-    query = f'WorkflowType="{names.HOST}" AND ExecutionStatus="Running" AND WorkflowId STARTS_WITH "{prefix}"'
+    """The hosts of an environment whose `Host` workflow is open, with their states; and those of the others."""
+    own = names.host_workflow_id(environment, "")
+    every = own.removesuffix(f"{environment}/")
+    query = f'WorkflowType="{names.HOST}" AND ExecutionStatus="Running" AND WorkflowId STARTS_WITH "{every}"'
+    state = SearchAttributeKey.for_keyword(names.STATE)
+    states: dict[str, str] = {}
+    elsewhere: set[str] = set()
     async with beating():
-        found = [one.id.removeprefix(prefix) async for one in activity.client().list_workflows(query)]
-        return OpenHosts(hosts=tuple(sorted(found)))
+        async for one in activity.client().list_workflows(query):
+            if one.id.startswith(own):
+                states[one.id.removeprefix(own)] = one.typed_search_attributes.get(state) or ""
+            else:
+                elsewhere.add(one.id.rpartition("/")[2])
+    return OpenHosts(hosts=tuple(sorted(states)), states=states, elsewhere=tuple(sorted(elsewhere)))
 
 
 @activity.defn
@@ -99,7 +107,8 @@ async def _describe(handle: WorkflowHandle[object, object]) -> WorkflowExecution
 async def look_closely(ask: Workflow) -> Closer:
     """Whether the workflow that owns a sandbox runs: that very run, or one that it was continued as or reset to.
 
-    A newer workflow of the same name is another sandbox's, and says nothing about this one.
+    A newer workflow of the same name is another sandbox's, and says nothing about this one. Without a sandbox, as for
+    a host, any run of the name is the one.
     """
     client = activity.client()
     async with beating():
@@ -107,7 +116,7 @@ async def look_closely(ask: Workflow) -> Closer:
         if latest is None:
             return Closer(running=False, words=f"there is no workflow {ask.workflow_id}")
         raw = latest.raw_description.workflow_execution_info
-        same = sandbox_id(latest.id, raw.first_run_id or latest.run_id) == ask.sandbox_id
+        same = not ask.sandbox_id or sandbox_id(latest.id, raw.first_run_id or latest.run_id) == ask.sandbox_id
         if same and latest.status is RUNNING:
             return Closer(running=True, words=f"workflow {ask.workflow_id} runs")
         owner = latest
@@ -151,6 +160,21 @@ async def ask_finding(ask: Workflow) -> str:
 
 
 @activity.defn
+async def made_machine(ask: Workflow) -> bool:
+    """Whether a host's workflow runs and had its machine made: one that joined is in no provider's list."""
+    client = activity.client()
+    async with beating():
+        there = await _describe(client.get_workflow_handle(ask.workflow_id))
+        if there is None or there.status is not RUNNING:
+            return False
+        handle = client.get_workflow_handle(ask.workflow_id, run_id=there.run_id)
+        first = await anext(aiter(handle.fetch_history_events(page_size=1)))
+        given = first.workflow_execution_started_event_attributes.input.payloads
+        [spec] = await client.data_converter.decode(given, [HostSpec])
+    return spec.wanted is not None
+
+
+@activity.defn
 async def other_sweep(environment: str) -> OtherSweep:
     """A sweep of the same environment that began before this one and still runs."""
     client, own = activity.client(), activity.info()
@@ -170,7 +194,7 @@ async def other_sweep(environment: str) -> OtherSweep:
     return OtherSweep()
 
 
-ON_CONTROL: Final = (list_hosts, list_sandboxes, look_closely, tell_lost, ask_finding, other_sweep)
+ON_CONTROL: Final = (list_hosts, list_sandboxes, look_closely, tell_lost, ask_finding, made_machine, other_sweep)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from temporalio.worker import Worker
 
 from activities import fleet
 from activities.environment import EnvironmentActivities
+from bench import fleet_many
 from bench.row import Row
 from bench.system import row
 from paddock.contracts import names
@@ -170,7 +171,8 @@ async def rows(count: int = MANY, times: int = SWEEPS) -> list[Row]:
         try:
             await server.wait_ready()
             took, report = await sweeps(await connect(server.address), Path(directory) / "host", count, times)
+            many = await fleet_many.rows(server.address)
         finally:
             server.stop()
     assert (report.known, report.rows, report.incomplete) == (count, (), ()), report
-    return [row(f"sweep_{count}", "ms", took, TARGET_MS)]
+    return [row(f"sweep_{count}", "ms", took, TARGET_MS), *many]

@@ -33,11 +33,14 @@ from workflows.sandbox import Sandbox
 SHARED = (
     "workflows.asking",
     "workflows.decide",
+    "workflows.decide_ground",
+    "workflows.freeing",
     "workflows.ground",
     "workflows.outcome",
     "workflows.saga",
     "workflows.sizing",
     "workflows.steps",
+    "workflows.verdicts",
 )
 RUNNER = SandboxedWorkflowRunner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*SHARED))
 

@@ -18,6 +18,7 @@ from paddock.contracts.names import CONTROL_QUEUE, HOST_POOL, ground_queue, pool
 from paddock.contracts.pool import PoolSpec
 from paddock.host.fork import die_with_parent
 from paddock.temporal.connect import connect_patiently
+from worker import schedules
 from worker.settings import Settings, load
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ async def run(address: str, namespace: str, settings: Settings) -> None:
         task_queue=ground_queue(settings.environment),
         activities=[
             ground.list_ground,
+            ground.end_item,
             ground.fence_host,
             ground.create_host,
             ground.watch_host,
@@ -49,7 +51,10 @@ async def run(address: str, namespace: str, settings: Settings) -> None:
     async with worker:
         if settings.pool:
             await _start_pool(client, settings.pool)
+        keeping = asyncio.ensure_future(schedules.keep(client, schedules.declared([settings.environment])))
         await stop.wait()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 async def _start_pool(client: Client, pool: PoolSpec) -> None:

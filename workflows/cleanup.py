@@ -2,37 +2,36 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, TimeoutType
+from temporalio.exceptions import TimeoutError as ActivityTimeout
 
 with workflow.unsafe.imports_passed_through():
     from pydantic import ValidationError
 
     from paddock.contracts import fleet, names
     from paddock.contracts.fleet import Action, CleanupProgress, CleanupReport, CleanupSpec, HostInventory, Kind, Row
-    from paddock.contracts.hosts import GroundInventory, SandboxRef, Undone
+    from paddock.contracts.ground import GroundInventory
     from paddock.contracts.report import Gone, Receipt
 
-from workflows import outcome, steps
-from workflows.asking import ask, ask_or_none, undo
-from workflows.decide import ONCE, Act, Decision, Rules, Sight, Thing, Verdict, decide
-from workflows.saga import Step, Where, seconds
+from workflows.asking import ask_or_none
+from workflows.decide import ONCE, Act, Decision, Rules, Sight, Thing, Verdict, decide, is_silent
+from workflows.freeing import GROUND, MAX_WORDS, Freeing, row
+from workflows.saga import seconds
 
 T = TypeVar("T")
-CONTROLLER = "paddock"
 AT_ONCE = 8
+ASKED_AT_ONCE = 500  # a workflow may wait for 2,000 activities
 MAX_ASKED = 20
 MAX_A_RUN = 500  # a history holds some fifty thousand events, and freeing a sandbox takes thirty
 ENOUGH = "enough for one run: the next sweep goes on"
 MAX_SILENT = 3
-MAX_WORDS = 500
-LOOK_AGAIN_S = 2.0
 ORDER = (Action.FAILED, Action.FINDING, Action.FREED, Action.WOULD_FREE, Action.TOLD, Action.SPARED)
+SAVING = (Action.FREED, Action.WOULD_FREE)
 ENVIRONMENT_KEY = SearchAttributeKey.for_keyword(names.ENVIRONMENT)
 
 
@@ -46,7 +45,8 @@ class FleetCleanup:
         self.rules = Rules(spec.environment, spec.grace_s, spec.allow)
         self.progress_now = CleanupProgress(stage="looking")
         self.passes = self.hosts = 0
-        self.turns = asyncio.Semaphore(AT_ONCE)
+        self.freeing = Freeing(spec)
+        self.turns, self.questions = asyncio.Semaphore(AT_ONCE), asyncio.Semaphore(ASKED_AT_ONCE)
         self.silent: Counter[str] = Counter()  # things in a row for which a host gave no answer at all
 
     @workflow.run
@@ -75,20 +75,23 @@ class FleetCleanup:
         self.passes += 1
         environment = self.spec.environment
         ground = await self._try(
-            "list_ground", CONTROLLER, names.ground_queue(environment), GroundInventory, "what the provider holds"
+            "list_ground", environment, names.ground_queue(environment), GroundInventory, "what the provider holds"
         )
         listed = await self._try("list_hosts", environment, names.CONTROL_QUEUE, fleet.OpenHosts, "open Host workflows")
-        hosts = listed.hosts if listed else None
-        answers = await asyncio.gather(*(self._inventory(host) for host in hosts or ()))
+        states = listed.states if listed else {}
+        asked = [host for host in (listed.hosts if listed else ()) if not is_silent(states.get(host, ""))]
+        answers = await asyncio.gather(*(self._inventory(host) for host in asked))
         inventories = tuple(answer for answer in answers if answer)
         self.hosts = len(inventories)
-        return Sight(ground, hosts, inventories, await self._open())
+        hosts, elsewhere = (listed.hosts, frozenset(listed.elsewhere)) if listed else (None, frozenset[str]())
+        return Sight(ground, hosts, inventories, await self._open(), states, elsewhere)
 
     async def _inventory(self, host: str) -> HostInventory | None:
         queue = names.host_control_queue(self.spec.environment, host)
-        said = await self._try(
-            "host_inventory", self.spec.environment, queue, HostInventory, f"what {host} really holds"
-        )
+        async with self.questions:
+            said = await self._try(
+                "host_inventory", self.spec.environment, queue, HostInventory, f"what {host} really holds"
+            )
         return said if said and said.host == host else None  # nobody speaks for another host
 
     async def _open(self) -> tuple[fleet.OpenSandbox, ...] | None:
@@ -110,11 +113,12 @@ class FleetCleanup:
 
     async def _act(self, decision: Decision) -> tuple[Row, ...]:
         todo = decision.of(Act.FREE, Act.TELL, Act.FIND)
+        todo = tuple(sorted(todo, key=lambda one: one.thing.kind not in GROUND))  # what is billed comes first
         todo, later = todo[:MAX_A_RUN], todo[MAX_A_RUN:]
-        rows = [_row(one.thing, Action.SPARED, one.why) for one in decision.of(Act.SPARE)]
-        rows += [_row(one.thing, Action.SPARED, f"{one.why}; {ONCE}") for one in decision.of(Act.WAIT)]
-        rows += [_row(one.thing, Action.SPARED, f"{one.why}; {ENOUGH}") for one in later]
-        asked = [one for one in todo if one.act is Act.FIND][:MAX_ASKED]
+        rows = [row(one.thing, Action.SPARED, one.why) for one in decision.of(Act.SPARE)]
+        rows += [row(one.thing, Action.SPARED, f"{one.why}; {ONCE}") for one in decision.of(Act.WAIT)]
+        rows += [row(one.thing, Action.SPARED, f"{one.why}; {ENOUGH}") for one in later]
+        asked = [one for one in todo if one.act is Act.FIND and one.thing.kind is not Kind.HOST][:MAX_ASKED]
         self._show("freeing" if not self.spec.dry_run else "counting", of=len(todo))
         rows += await asyncio.gather(*(self._one(verdict, verdict in asked) for verdict in todo))
         return tuple(rows)
@@ -122,123 +126,84 @@ class FleetCleanup:
     async def _one(self, verdict: Verdict, ask_why: bool) -> Row:
         async with self.turns:
             thing, act = verdict.thing, verdict.act
-            if act is Act.FIND:
+            if act is Act.FIND and thing.kind is Kind.HOST:
+                done = await self._host(verdict)
+            elif act is Act.FIND:
                 said = await self._finding(thing) if ask_why else ""
-                row = _row(thing, Action.FINDING, f"{verdict.why}: {said}" if said else verdict.why)
+                done = row(thing, Action.FINDING, f"{verdict.why}: {said}" if said else verdict.why)
             elif self.spec.dry_run:
                 told = "its workflow would be told that its host is lost: " if act is Act.TELL else ""
-                row = _row(thing, Action.WOULD_FREE, f"{told}{verdict.why}")
-            elif act is Act.TELL:
-                row = await self._bounded(verdict, self._tell)
-            elif thing.kind is Kind.LEFTOVERS:
-                row = await self._bounded(verdict, self._forget)
+                done = row(thing, Action.WOULD_FREE, f"{told}{verdict.why}")
             else:
-                row = await self._bounded(verdict, self._free)
+                done = await self._bounded(verdict)
             self._show(done=self.progress_now.done + 1)
-            return row
+            return done
 
-    async def _bounded(self, verdict: Verdict, do: Callable[[Verdict, list[Receipt]], Awaitable[Row]]) -> Row:
+    async def _bounded(self, verdict: Verdict) -> Row:
         """One attempt: what is not over in time is a failure in the report, and the next sweep finds it again."""
         receipts: list[Receipt] = []
-        if self.silent[verdict.thing.host] >= MAX_SILENT:
-            return _row(verdict.thing, Action.FAILED, f"{verdict.why}; its host did not answer for {MAX_SILENT} others")
-        doing = asyncio.ensure_future(do(verdict, receipts))
+        thing, of_ground = verdict.thing, verdict.thing.kind in GROUND
+        who, whom = ("\nground", "the provider's worker") if of_ground else (thing.host, "its host")
+        if self.silent[who] >= MAX_SILENT:
+            return row(thing, Action.FAILED, f"{verdict.why}; {whom} did not answer for {MAX_SILENT} others")
+        doing = asyncio.ensure_future(self.freeing.way(thing)(verdict, receipts))
         try:
             await workflow.wait_condition(
                 doing.done,
                 timeout=seconds(self.spec.undo_s),
-                timeout_summary=f"the longest that {verdict.thing.id} may take",
+                timeout_summary=f"the longest that {thing.id} may take",
             )
-            self.silent[verdict.thing.host] = 0
-            return doing.result()
+            done = doing.result()
+            self.silent[who] = 0
+            return done
         except ActivityError as wrong:
+            untaken = isinstance(wrong.cause, ActivityTimeout) and wrong.cause.type is TimeoutType.SCHEDULE_TO_START
+            self.silent[who] = self.silent[who] + 1 if untaken else 0
             why = f"{wrong.activity_type}: {wrong.cause or wrong}"
         except ValidationError as wrong:
-            why = f"an answer of the host is malformed: {wrong}"
+            why = f"an answer of {whom} is malformed: {wrong}"
         except TimeoutError:
-            self.silent[verdict.thing.host] += not receipts
+            self.silent[who] += not (receipts or of_ground)  # a machine may well take longer to end than a sweep waits
             open_ = [f"{one.resource}: {one.checked_by}" for one in receipts if one.gone is Gone.UNPROVED]
             why = f"not freed within {self.spec.undo_s} s" + (f", unproved {'; '.join(open_)}" if open_ else "")
         finally:
             doing.cancel()
             await asyncio.gather(doing, return_exceptions=True)
-        return _row(verdict.thing, Action.FAILED, f"{verdict.why}; {why}", tuple(receipts))
+        return row(thing, Action.FAILED, f"{verdict.why}; {why}", tuple(receipts))
 
-    async def _free(self, verdict: Verdict, receipts: list[Receipt]) -> Row:
-        """The undos of the workflow's own end, newest first; each is proved before the next one begins."""
-        thing, why, environment = verdict.thing, verdict.why, self.spec.environment
-        if thing.workflow_id:
-            which, summary = self._which(thing), f"does the workflow of {thing.id} run?"
-            closer = await ask("look_closely", which, names.CONTROL_QUEUE, fleet.Closer, summary)
-            if closer.running:
-                return _row(thing, Action.SPARED, f"it is not listed, but {closer.words}")
-            why = closer.words
-        ref = SandboxRef(
-            sandbox_id=thing.id,
-            workflow_id=thing.workflow_id,
-            run_id=thing.run_id,
-            environment=environment,
-            host=thing.host,
-        )
-        notes = outcome.Notes()
-        for step in reversed(steps.BEFORE_THE_TASK):
-            await self._undo(step, ref, notes, receipts)
-        if notes.audit.events and not notes.audit.verified:
-            return _row(thing, Action.FINDING, f"{why}; freed, but its audit chain does not verify", tuple(receipts))
-        return _row(thing, Action.FREED, why, tuple(receipts))
-
-    async def _undo(self, step: Step, ref: SandboxRef, notes: outcome.Notes, receipts: list[Receipt]) -> None:
-        assert step.undo
-        pick = names.host_control_queue if step.undo.where is Where.HOST_CONTROL else names.host_queue
-        while True:
-            queue = pick(ref.environment, ref.host)
-            answer = await undo(step.undo, ref, queue, f"undo {step.name} of {ref.sandbox_id}")
-            notes.add(step.name, answer)
-            receipts[:] = notes.receipts.values()
-            if not notes.unproved(step):
-                return
-            await workflow.sleep(seconds(LOOK_AGAIN_S), summary="look again")
-
-    async def _forget(self, verdict: Verdict, receipts: list[Receipt]) -> Row:
+    async def _host(self, verdict: Verdict) -> Row:
+        """A host without a machine in its provider's list: nothing is wrong with one that joined by itself."""
         thing = verdict.thing
-        forget = fleet.Forget(environment=self.spec.environment, host=thing.host, sandboxes=(thing.id,))
-        queue = names.host_control_queue(self.spec.environment, thing.host)
-        undone = await ask("forget_leftovers", forget, queue, Undone, f"what {thing.id} left")
-        receipts[:] = undone.receipts
-        gone = all(one.gone is Gone.PROVED for one in receipts)
-        return _row(thing, Action.FREED if gone else Action.FAILED, verdict.why, undone.receipts)
-
-    async def _tell(self, verdict: Verdict, receipts: list[Receipt]) -> Row:
-        del receipts
-        which, summary = self._which(verdict.thing), f"tell {verdict.thing.id} that its host is lost"
-        told = await ask("tell_lost", which, names.CONTROL_QUEUE, fleet.Told, summary)
-        return _row(verdict.thing, Action.TOLD if told.told else Action.SPARED, told.words)
+        which, summary = self.freeing.host_of(thing), f"was the machine of {thing.id} made by Paddock?"
+        made = await self._try("made_machine", which, names.CONTROL_QUEUE, bool, summary)
+        if made is False:
+            return row(thing, Action.SPARED, f"{verdict.why}; it joined by itself, or has ended meanwhile")
+        return row(thing, Action.FINDING, verdict.why)
 
     async def _finding(self, thing: Thing) -> str:
         summary = f"what holds {thing.id} up"
-        return await self._try("ask_finding", self._which(thing), names.CONTROL_QUEUE, str, summary) or ""
-
-    def _which(self, thing: Thing) -> fleet.Workflow:
-        return fleet.Workflow(
-            environment=self.spec.environment,
-            sandbox_id=thing.id,
-            workflow_id=thing.workflow_id,
-            run_id=thing.run_id,
-            host=thing.host,
-        )
+        return await self._try("ask_finding", self.freeing.which(thing), names.CONTROL_QUEUE, str, summary) or ""
 
     def _report(self, rows: tuple[Row, ...], decision: Decision) -> CleanupReport:
-        counts = {action: sum(row.action is action for row in rows) for action in ORDER}
-        ordered = sorted(rows, key=lambda row: (ORDER.index(row.action), row.host, row.id))
+        counts = {action: sum(one.action is action for one in rows) for action in ORDER}
+        ordered = sorted(rows, key=lambda one: (ORDER.index(one.action), one.host, one.id))
+        priced = [one for one in rows if one.action in SAVING and one.cost_per_hour is not None]
+        saves: dict[str, float] = {}
+        for one in priced:
+            saves[one.currency] = saves.get(one.currency, 0.0) + (one.cost_per_hour or 0.0)
         report = CleanupReport(
             environment=self.spec.environment,
             dry_run=self.spec.dry_run,
             passes=self.passes,
             hosts=self.hosts,
             known=decision.known,
+            machines=decision.machines,
+            strange=decision.strange,
             counts={action: count for action, count in counts.items() if count},
             rows=tuple(ordered[: fleet.MAX_ROWS]),
             more=max(0, len(rows) - fleet.MAX_ROWS),
+            saves_per_hour={currency: round(sum_, 4) for currency, sum_ in saves.items()},
+            price_as_of=min((one.price_as_of for one in priced if one.price_as_of), default=None),
             asks=decision.storm,
             incomplete=tuple(words[:MAX_WORDS] for words in decision.incomplete[:MAX_ASKED]),
             took_s=round(workflow.time() - self.began, 3),
@@ -273,20 +238,7 @@ class FleetCleanup:
         }
         if report:
             rows |= {action.value: str(count) for action, count in report.counts.items()}
+            rows |= {"an hour": ", ".join(f"{sum_:.2f} {name}" for name, sum_ in report.saves_per_hour.items())}
             rows |= {"asks": report.asks, "incomplete": "; ".join(report.incomplete)}
         table = "".join(f"| {name} | {value} |\n" for name, value in rows.items() if value)
         workflow.set_current_details(f"| | |\n|---|---|\n{table}")
-
-
-def _row(thing: Thing, action: Action, why: str, receipts: tuple[Receipt, ...] = ()) -> Row:
-    return Row(
-        kind=thing.kind,
-        id=thing.id,
-        host=thing.host,
-        action=action,
-        why=why[:MAX_WORDS],
-        workflow_id=thing.workflow_id,
-        age_s=thing.age_s,
-        holds=thing.holds,
-        receipts=receipts,
-    )

@@ -25,7 +25,8 @@ def _fleet() -> None:
 
 
 _HELP: Final = (
-    "Sweep an environment now: free what no open workflow owns, with a receipt for each thing.\n\n"
+    "Sweep an environment now: free what no open workflow owns, on its hosts and at its provider, with a receipt for "
+    "each thing.\n\n"
     "The same runs every 15 minutes by itself. Something is freed only when it is older than the grace time and was "
     "found without an owner twice, some minutes apart; so a sweep that finds something waits. Ctrl-C leaves, and the "
     "sweep goes on.\n\n"
@@ -38,7 +39,10 @@ _HELP: Final = (
 def cleanup(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Look and report; free nothing.")] = False,
     allow: Annotated[
-        int, typer.Option("--allow", min=0, metavar="N", help="Free up to N sandboxes at once, where more stop it.")
+        int,
+        typer.Option(
+            "--allow", min=0, metavar="N", help="Free up to N sandboxes and N machines at once, where more stop it."
+        ),
     ] = 0,
     grace: Annotated[
         str, typer.Option("--grace", metavar="TIME", help="Leave alone what is younger than this, as in 90s or 10m.")
@@ -123,8 +127,12 @@ def _show(report: CleanupReport) -> None:
             _receipts(out, row)
     counts = ", ".join(f"{count} {action}" for action, count in report.counts.items()) or "nothing found"
     looked = f"{report.hosts} host{'s' if report.hosts != 1 else ''}, {report.known} sandboxes known"
+    if report.machines or report.strange:
+        looked += f", machines known: {report.machines}, things not surely ours: {report.strange}"
     dry = " (dry run: nothing was freed)" if report.dry_run else ""
     print(f"{report.environment}: {counts}; {looked}{dry}")
+    if report.saves_per_hour:
+        print(_saves(report))
     for words in report.incomplete:
         print(f"not complete: {words}")
     if report.asks:
@@ -143,8 +151,19 @@ def _receipts(out: "Console", row: Row) -> None:
 
 
 def _why(row: Row) -> str:
-    cost = f" ({row.cost_per_hour:.2f} an hour)" if row.cost_per_hour is not None else ""
-    return f"{row.why}{cost}"
+    if row.cost_per_hour is None:
+        return row.why
+    cost = f"{row.cost_per_hour:.4f} {row.currency}".rstrip()
+    return f"{row.why} ({cost} an hour{_of(row.price_as_of)})"
+
+
+def _saves(report: CleanupReport) -> str:
+    sums = " and ".join(f"{sum_:.4f} {currency}".rstrip() for currency, sum_ in sorted(report.saves_per_hour.items()))
+    return f"this {'would save' if report.dry_run else 'saves'} {sums} an hour{_of(report.price_as_of)}"
+
+
+def _of(day: datetime | None) -> str:
+    return f" by prices of {day:%Y-%m-%d}" if day else ""
 
 
 def _age(age_s: float | None) -> str:

@@ -22,7 +22,9 @@ class CleanupSpec(Strict):
     dry_run: bool = Field(False, description="Look and report, free nothing.")
     grace_s: int = Field(600, ge=1, le=7 * 86400, description="What is younger than this is left alone.")
     between_s: int = Field(300, ge=1, le=3600, description="Time between the two looks that must agree.")
-    allow: int = Field(0, ge=0, le=100_000, description="How many sandboxes a person allows it to free at once.")
+    allow: int = Field(
+        0, ge=0, le=100_000, description="How many sandboxes, and how many machines, a person lets it free at once."
+    )
     undo_s: int = Field(120, ge=5, le=3600, description="The longest that freeing one thing may take.")
     host_s: int = Field(15, ge=1, le=600, description="How long a host may take to begin its answer.")
 
@@ -80,9 +82,14 @@ class HostInventory(Wire):
 
 
 class OpenHosts(Wire):
-    """Hosts of an environment whose `Host` workflow is open."""
+    """Hosts of an environment whose `Host` workflow is open, with their states, a moment late.
+
+    `elsewhere` are the hosts of the other environments: whoever lists a cloud may see their machines, too.
+    """
 
     hosts: tuple[str, ...] = ()
+    states: dict[str, str] = Field(default_factory=dict)
+    elsewhere: tuple[str, ...] = ()
 
 
 class ListSandboxes(Wire):
@@ -111,7 +118,7 @@ class OpenSandboxes(Wire):
 
 
 class Workflow(Wire):
-    """Which sandbox's workflow is meant, and on which host it was placed."""
+    """Which sandbox's workflow is meant, and on which host it was placed; no sandbox: any run of that name."""
 
     environment: str
     sandbox_id: str
@@ -155,7 +162,11 @@ class Kind(StrEnum):
     LEFTOVERS = "leftovers"
     WORKFLOW = "workflow"
     TEMPLATE = "template"
+    HOST = "host"
     MACHINE = "machine"
+    DISK = "disk"
+    NIC = "nic"
+    ADDRESS = "address"
 
 
 class Action(StrEnum):
@@ -182,19 +193,29 @@ class Row(Wire):
     holds: tuple[Hold, ...] = ()
     receipts: tuple[Receipt, ...] = ()
     cost_per_hour: float | None = None
+    currency: str = ""
+    price_as_of: datetime | None = None
 
 
 class CleanupReport(Wire):
-    """What was found, freed, spared and why; `asks` is what a person has to decide or to look at."""
+    """What was found, freed, spared and why; `asks` is what a person has to decide or to look at.
+
+    `known` counts sandboxes, `machines` those that are surely ours, `strange` what the provider listed and is not.
+    `saves_per_hour` is by currency, of what was freed, or would be, and has a price; `price_as_of` is the oldest's.
+    """
 
     environment: str
     dry_run: bool = False
     passes: int = 0
     hosts: int = 0
     known: int = 0
+    machines: int = 0
+    strange: int = 0
     counts: dict[Action, int] = Field(default_factory=dict)
     rows: tuple[Row, ...] = ()
     more: int = 0
+    saves_per_hour: dict[str, float] = Field(default_factory=dict)
+    price_as_of: datetime | None = None
     asks: str = ""
     incomplete: tuple[str, ...] = ()
     took_s: float = 0.0

@@ -1,12 +1,16 @@
 """What a sweep asks of Temporal and of a host, each question alone."""
 
+import asyncio
+import dataclasses
 import uuid
+from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowExecution, WorkflowHandle
+from temporalio.common import SearchAttributeKey, SearchAttributePair, TypedSearchAttributes
 from temporalio.service import RPCError
 from temporalio.testing import ActivityEnvironment
 
@@ -15,12 +19,15 @@ from activities.fleet import HostFleetActivities
 from bench.fleet import HeldHost
 from paddock.contracts import names
 from paddock.contracts.errors import ErrorKind, PaddockError
-from paddock.contracts.fleet import Closer, Forget, Workflow
+from paddock.contracts.fleet import Closer, Forget, OtherSweep, Workflow
 from paddock.contracts.ids import sandbox_id
 from paddock.contracts.report import Gone
 from tests.workflows.conftest import client, temporal
+from tests.workflows.fleet import running
 
 __all__ = ["client", "temporal"]
+
+Sweep = WorkflowHandle[Any, Any]
 
 
 async def closely(client: Client, **fields: str) -> Closer:
@@ -68,6 +75,75 @@ async def test_a_host_whose_workflow_runs_is_not_called_lost(client: Client) -> 
     await host.terminate()
     gone = await ActivityEnvironment(client=client).run(fleet.tell_lost, ask.model_copy(update={"run_id": ""}))
     assert (gone.told, gone.words) == (False, "it ended meanwhile")
+
+
+async def sweep(client: Client, environment: str, queue: str = names.CONTROL_QUEUE, name: str = "") -> Sweep:
+    """A sweep that no worker takes up, listed as running."""
+    environment_key = SearchAttributeKey.for_keyword(names.ENVIRONMENT)
+    handle = await client.start_workflow(
+        names.FLEET_CLEANUP,
+        id=name or f"sweep-{uuid.uuid4()}",
+        task_queue=queue,
+        args=[],
+        search_attributes=TypedSearchAttributes([SearchAttributePair(environment_key, environment)]),
+    )
+    async with asyncio.timeout(20):
+        while handle.id not in await running(client, names.FLEET_CLEANUP, environment):
+            await asyncio.sleep(0.02)
+    return handle
+
+
+async def other(client: Client, mine: Sweep, environment: str) -> str:
+    """The sweep that this one is told to leave the field to; empty when there is none."""
+    asked = ActivityEnvironment(client=client)
+    run = mine.first_execution_run_id
+    asked.info = dataclasses.replace(asked.info, workflow_id=mine.id, workflow_run_id=run)
+    found: OtherSweep = await asked.run(fleet.other_sweep, environment)
+    return found.workflow_id
+
+
+async def test_of_two_sweeps_the_one_that_began_later_is_told_of_the_other(client: Client) -> None:
+    environment = f"e-{uuid.uuid4().hex[:8]}"
+    first = await sweep(client, environment)
+    second = await sweep(client, environment)
+    assert await other(client, first, environment) == ""
+    assert await other(client, second, environment) == first.id
+    for one in (first, second):
+        await one.terminate()
+
+
+async def test_neither_a_sweep_on_a_dead_queue_nor_one_elsewhere_nor_one_that_ended_is_another(client: Client) -> None:
+    environment, elsewhere = (f"e-{uuid.uuid4().hex[:8]}" for _ in range(2))
+    dead = await sweep(client, environment, queue="nobody")
+    far = await sweep(client, elsewhere)
+    ended = await sweep(client, environment)
+    await ended.terminate()
+    mine = await sweep(client, environment)
+    assert await other(client, mine, environment) == ""
+    for one in (dead, far, mine):
+        await one.terminate()
+
+
+async def test_a_sweep_that_the_index_still_lists_after_its_end_is_asked_itself(client: Client) -> None:
+    environment = f"e-{uuid.uuid4().hex[:8]}"
+    first = await sweep(client, environment)
+    mine = await sweep(client, environment)
+    listed = [one async for one in client.list_workflows(f'WorkflowId="{first.id}"')]
+    await first.terminate()
+    behind: Any = Behind(client, listed)
+    assert await other(behind, mine, environment) == ""
+    await mine.terminate()
+
+
+class Behind:
+    """A client whose index is as it was a moment ago; all else is the server's word of now."""
+
+    def __init__(self, client: Client, listed: list[WorkflowExecution]) -> None:
+        self.get_workflow_handle, self._listed = client.get_workflow_handle, listed
+
+    async def list_workflows(self, query: str) -> AsyncIterator[WorkflowExecution]:
+        for one in self._listed:
+            yield one
 
 
 ONE, TWO = (sandbox_id("w", str(n)) for n in range(2))

@@ -79,6 +79,23 @@ def test_an_empty_report_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == ("local: nothing found; 1 host, 3 sandboxes known (dry run: nothing was freed)\n")
 
 
+def test_what_machines_cost_is_said_for_each_and_in_sum_with_the_day_of_the_prices(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    day = datetime(2026, 11, 1, tzinfo=UTC)
+    machine = row(
+        Action.FREED, kind=Kind.MACHINE, id="i-1", why="no Host", cost_per_hour=0.4, currency="USD", price_as_of=day
+    )
+    sums = {"saves_per_hour": {"USD": 0.4, "EUR": 1.25}, "price_as_of": day}
+    _show(report(machine, machines=2, strange=1, **sums))
+    said = capsys.readouterr().out
+    assert "no Host (0.4000 USD an hour by prices of 2026-11-01)" in said
+    assert "3 sandboxes known, machines known: 2, things not surely ours: 1\n" in said
+    assert "this saves 1.2500 EUR and 0.4000 USD an hour by prices of 2026-11-01\n" in said
+    _show(report(dry_run=True, saves_per_hour={"USD": 0.4}))
+    assert "this would save 0.4000 USD an hour\n" in capsys.readouterr().out
+
+
 def test_waiting_is_said_once_with_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     watch = _Watcher()
     waits = CleanupProgress(stage="waiting for the second look", suspects=2, wakes_at=datetime.now(UTC))

@@ -52,6 +52,12 @@ async def test_the_sweep_is_scheduled_as_declared(client: Client, wanted: Declar
     assert not schedule.state.paused
 
 
+def test_every_environment_has_a_schedule_of_its_own() -> None:
+    found = declared(["local", "aws-1"])
+    assert [one.id for one in found] == ["fleet-cleanup/local", "fleet-cleanup/aws-1"]
+    assert [one.argument for one in found] == [CleanupSpec(environment="local"), CleanupSpec(environment="aws-1")]
+
+
 async def test_the_same_again_changes_nothing(client: Client, wanted: Declared) -> None:
     await upsert(client, wanted)
     _, before = await there(client, wanted)

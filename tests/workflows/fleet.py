@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from temporalio import activity, workflow
 from temporalio.client import Client, WorkflowHandle
+from temporalio.common import RawValue
 from temporalio.worker import Worker
 
 from activities import fleet as activities
-from paddock.contracts import fleet, hosts, names
+from paddock.contracts import fleet, ground, hosts, names
 from paddock.contracts.fleet import CleanupReport, CleanupSpec, Found, Hold, HostInventory, Left
 from paddock.contracts.ids import sandbox_id
 from paddock.contracts.report import Gone, Receipt
@@ -66,7 +67,7 @@ class Site:
     babble: set[str] = field(default_factory=set)
     before_look: Callable[[int], None] = lambda _: None
     complete: bool = True
-    garbage: str = ""
+    garbage: Any = ""
     mute: bool = False
     name: str = ""
 
@@ -84,13 +85,15 @@ class Site:
         )
 
     @activity.defn
-    async def list_ground(self, controller: str) -> hosts.GroundInventory:
-        return hosts.GroundInventory(environment=self.environment, provider="played", complete=self.complete)
+    async def list_ground(self, controller: str) -> ground.GroundInventory:
+        return ground.GroundInventory(environment=self.environment, provider="played", complete=self.complete)
 
     @activity.defn
     async def host_inventory(self, environment: str) -> HostInventory:
         self.looks += 1
         self.before_look(self.looks)
+        if isinstance(self.garbage, RawValue):
+            return self.garbage  # type: ignore[return-value]
         if self.garbage:
             return {"environment": environment, "host": self.host, "found": self.garbage}  # type: ignore[return-value]
         return HostInventory(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ApplicationError
 
 from activities import fleet as activities
@@ -14,8 +15,9 @@ from paddock.contracts.fleet import Action, CleanupReport, Found, Hold, Kind, Le
 from paddock.contracts.ids import sandbox_id
 from paddock.contracts.report import Gone
 from paddock.contracts.status import Status
+from tests.workflows.conftest import UNREADABLE
 from tests.workflows.fleet import EVERY_RECEIPT, OLD, ORDER, Site, open_hosts, running, site
-from workflows.cleanup import AT_ONCE
+from workflows.cleanup import AT_ONCE, ENVIRONMENT_KEY
 
 __all__ = ["site"]
 
@@ -182,6 +184,13 @@ async def test_a_host_that_answers_nonsense_spoils_only_its_own_part(site: Site)
     assert "malformed" in rows[liar].why
 
 
+@pytest.mark.parametrize("answer", UNREADABLE, ids=("encoding", "json", "nothing"))
+async def test_an_answer_that_is_none_is_that_of_a_silent_host(site: Site, answer: object) -> None:
+    site.garbage = answer
+    report = await site.sweep()
+    assert (report.rows, report.incomplete) == ((), (f"host {site.host} did not answer",))
+
+
 async def test_a_dry_run_says_the_same_and_does_nothing(site: Site) -> None:
     box = await site.sandbox()
     site.holds(box)
@@ -296,6 +305,33 @@ async def test_a_second_sweep_says_that_one_is_going_on_and_looks_at_nothing(sit
     assert first.id in second.incomplete[0]
     assert (second.passes, second.rows) == (0, ())
     await first.terminate()
+
+
+async def test_a_sweep_on_a_queue_that_nobody_works_stops_no_other(site: Site) -> None:
+    box = await site.sandbox()
+    site.holds(box)
+    await box.terminate()
+    await site.listed()
+    dead = await site.client.start_workflow(
+        names.FLEET_CLEANUP,
+        fleet.CleanupSpec(environment=site.environment),
+        id=f"sweep-{uuid.uuid4()}",
+        task_queue="nobody",
+        search_attributes=TypedSearchAttributes([SearchAttributePair(ENVIRONMENT_KEY, site.environment)]),
+    )
+    async with asyncio.timeout(20):
+        while dead.id not in await running(site.client, names.FLEET_CLEANUP, site.environment):
+            await asyncio.sleep(0.05)
+    report = await site.sweep()
+    assert (only(report).action, report.passes, report.incomplete) == (Action.FREED, 2, ())
+    assert (await dead.describe()).status is WorkflowExecutionStatus.RUNNING
+    await dead.terminate()
+
+
+async def test_an_environment_that_nobody_works_for_is_told_in_words(site: Site) -> None:
+    report = await site.sweep(environment=f"e-{uuid.uuid4().hex[:12]}", host_s=1)
+    assert (report.rows, report.hosts, report.incomplete) == ((), 0, ("the environment's provider did not answer",))
+    assert report.took_s < 1 + 7, "it waited for who is not there"
 
 
 async def test_from_the_ui_nothing_but_braces_is_needed_and_a_wrong_field_fails_the_run_at_once(

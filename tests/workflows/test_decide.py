@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paddock.contracts.fleet import Found, Hold, HostInventory, Left, OpenSandbox, StaleTemplate
-from paddock.contracts.hosts import GroundInventory
+from paddock.contracts.ground import GroundInventory
 from paddock.contracts.ids import sandbox_id
 from workflows.decide import Act, Decision, Rules, Sight, decide
 
@@ -105,10 +105,6 @@ TABLE: dict[str, tuple[Sight, list[tuple[Act, str]]]] = {
     "a template": (
         sight(host(templates=(StaleTemplate(name="k", age_s=OLD, bytes=1 << 20),))),
         [(Act.SPARE, "1 MiB in a cache that other hosts")],
-    ),
-    "a machine": (
-        sight(host(), ground=GROUND.model_copy(update={"items": ("ph-1",)})),
-        [(Act.SPARE, "ends no machines")],
     ),
     "a workflow whose host is gone": (
         sight(host(), open=(owner("a", host="gone"),)),
