@@ -75,7 +75,10 @@ def read(said: RawValue | None, answer: type[T]) -> T:
 
     The SDK reads an answer outside the workflow's code: what it can't read fails the run, or every task of it for ever.
     """
-    return TypeAdapter(answer).validate_json(said.payload.data if said else b"")
+    data = said.payload.data if said else b""
+    if issubclass(answer, BaseModel):
+        return answer.model_validate_json(data)
+    return TypeAdapter(answer).validate_json(data)
 
 
 async def perform(do: Do, argument: BaseModel, queue: str, *, summary: str, start_s: float | None = None) -> Any:
