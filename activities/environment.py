@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from paddock.contracts.errors import ErrorKind, PaddockError
 from paddock.contracts.ground import Attempt, Ended, EndItem, GroundInventory, Machine
 from paddock.contracts.hosts import Fenced, HostSpec, Undone
 from paddock.contracts.report import Gone, Receipt
-from providers.contract import HostOrder, HostProvider, HostSize, HostState, Item, ProviderError
+from providers.contract import ErrorClass, HostOrder, HostProvider, HostSize, HostState, Item, ProviderError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -68,11 +68,13 @@ class EnvironmentActivities:
         """End everything that this attempt may have made, and look until it is gone; retried until it answers.
 
         Gone is what the provider does not find by the attempt's own name, nor in a complete list of what is tagged as
-        the attempt's, at two looks that follow each other.
+        the attempt's, at two looks that follow each other; and, when nobody knows whether it was ordered, not before
+        what was on its way there must have shown.
         """
         order, seen, gone = self._order(attempt), dict[str, Item](), 0
+        settled = activity.info().scheduled_time + timedelta(seconds=attempt.settle_s)
         async with beating(undo=True):
-            while gone < LOOKS:
+            while gone < LOOKS or (not seen and datetime.now(UTC) < settled):
                 left = await self._left(order)
                 seen |= {item.id: item for item in left}
                 for item in left:
@@ -97,6 +99,7 @@ class EnvironmentActivities:
         async with beating():
             with _as_failures(), _without_words("list what is owned"):
                 found = await _on_thread(lambda: self.provider.list_owned(self.controller))
+            found = replace(found, items=tuple(filter(self._here, found.items)))
             sizes: Sequence[HostSize] = ()
             if any(item.size for item in found.items):
                 try:
@@ -177,15 +180,25 @@ class EnvironmentActivities:
     async def _left(self, order: HostOrder) -> list[Item]:
         """What of an attempt is not gone. Raises ApplicationError while the provider's list is not complete."""
         with _as_failures(again=True):
-            machine = await _on_thread(lambda: self.provider.get(order))
             found = await _on_thread(lambda: self.provider.list_owned(self.controller))
+            try:
+                machine = await _on_thread(lambda: self.provider.get(order))
+            except ProviderError as wrong:
+                if wrong.kind is not ErrorClass.INVALID:
+                    raise
+                machine = None  # a zone that is none, say: `create` made nothing there, and the list has the last word
         if not found.complete:
             scopes = ", ".join(found.missing_scopes)
             raise PaddockError(ErrorKind.UNREACHABLE, f"the {self.provider.name} provider's list lacks {scopes}")
-        mine = [item for item in found.items if (item.host, item.attempt) == (order.host, order.attempt)]
+        wanted = (order.host, order.attempt)
+        mine = [item for item in found.items if (item.host, item.attempt) == wanted and self._here(item)]
         if machine and machine.id not in {item.id for item in mine}:
             mine.insert(0, machine)
         return [item for item in mine if item.state is not HostState.GONE]
+
+    def _here(self, item: Item) -> bool:
+        """Whether it is this environment's: others may share the account, and a host's name may be in several."""
+        return item.environment in ("", self.environment)
 
     def _order(self, attempt: Attempt) -> HostOrder:
         choice = attempt.choice
@@ -206,7 +219,11 @@ class EnvironmentActivities:
     async def _machines(self, spec: HostSpec) -> list[Item]:
         """What is not gone of the host's, from a list that is complete: absence from another proves nothing."""
         found = await asyncio.to_thread(self.provider.list_owned, self.controller)
-        mine = [item for item in found.items if item.host == spec.host and item.state is not HostState.GONE]
+        mine = [
+            item
+            for item in found.items
+            if item.host == spec.host and self._here(item) and item.state is not HostState.GONE
+        ]
         if not mine and not found.complete:
             raise PaddockError(
                 ErrorKind.UNREACHABLE,

@@ -46,10 +46,12 @@ class HostActivities:
     inventory: Inventory
     undos: tuple[Undo, ...]
     prover: Prover | None = None
+    opened: Callable[[], None] = lambda: None
 
     @activity.defn
     async def hold_host(self, spec: HostSpec) -> None:
-        """Heartbeat for as long as this worker runs; found again by the next one."""
+        """Heartbeat for as long as this worker runs; found again by the next one. A host that is held has slots."""
+        self.opened()
         while True:
             activity.heartbeat(spec.host)
             await asyncio.sleep(BEAT_S)

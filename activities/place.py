@@ -51,7 +51,7 @@ class PlaceActivities:
     @activity.defn
     async def stop_placing(self, spec: HostSpec) -> int:
         """Promise no slot any more until this worker starts again; answers how many are held."""
-        self.gate.slots.closed = True
+        self.gate.slots.leaving = True
         return len(self.gate.slots.held())
 
     @activity.defn

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import TypeAdapter, ValidationError
 from temporalio import activity
-from temporalio.client import WorkflowUpdateStage
+from temporalio.client import WorkflowExecution, WorkflowUpdateStage
 from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
@@ -19,7 +19,7 @@ from paddock.contracts.pool import PoolHost, PoolView
 from paddock.contracts.report import SandboxReport
 from paddock.contracts.status import State
 
-SLOTS = "slots"  # a host's memo
+SLOTS, SINCE = "slots", "since"  # a host's memo
 OVER = frozenset({State.ENDING, State.ENDED})
 QUICKLY = timedelta(seconds=10)
 ENVIRONMENT: TypeAdapter[str] = TypeAdapter(EnvironmentName)
@@ -58,9 +58,19 @@ async def view_pool(environment: str) -> PoolView:
             slots = int(await one.memo_value(SLOTS, 0))
             at = one.typed_search_attributes.get(state) or "recorded"
             made = one.parent_id == names.pool_workflow_id(environment)
-            age_s = (datetime.now(UTC) - one.start_time).total_seconds()
+            age_s = max(0.0, (datetime.now(UTC) - await _since(one)).total_seconds())
             seen.append(PoolHost(host=host, state=at, slots=slots, used=used[host], made=made, age_s=age_s))
     return PoolView(hosts=tuple(seen), waiting=waiting)
+
+
+async def _since(host: WorkflowExecution) -> datetime:
+    """When a host was first started; its present run may go on where another left off, and began later."""
+    said = await host.memo_value(SINCE, "")
+    try:
+        since = datetime.fromisoformat(str(said))
+    except ValueError:
+        return host.start_time
+    return since if since.tzinfo else since.replace(tzinfo=UTC)
 
 
 @activity.defn

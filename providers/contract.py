@@ -74,8 +74,8 @@ class HostOrder:
 
     @property
     def token(self) -> UUID:
-        """The same for the same attempt, so that creating twice gives one machine."""
-        return uuid5(_NAMESPACE, f"{self.controller}/{self.host}/{self.attempt}")
+        """The same for the same attempt of the same environment, so that creating twice gives one machine."""
+        return uuid5(_NAMESPACE, f"{self.controller}/{self.environment}/{self.host}/{self.attempt}")
 
     @property
     def name(self) -> str:
@@ -119,8 +119,9 @@ class Item:
     """A machine, disk, interface or address at the provider.
 
     `kind` is host, disk, nic or address; `id` what the provider calls it, enough with `zone` to end it; `host`,
-    `attempt`, `controller` and `deadline` come from its tags and are empty where those are missing or unreadable;
-    `attached_to` is the id of the machine that it goes with; `why` is the provider's reason for a machine that failed.
+    `attempt`, `controller`, `environment` and `deadline` come from its tags and are empty where those are missing or
+    unreadable; `attached_to` is the id of the machine that it goes with; `why` is the provider's reason for a machine
+    that failed.
     """
 
     id: str
@@ -137,6 +138,7 @@ class Item:
     protected: bool = False
     attached_to: str = ""
     why: str = ""
+    environment: str = ""
 
 
 def from_tags(tags: Mapping[str, str]) -> dict[str, object]:
@@ -144,6 +146,7 @@ def from_tags(tags: Mapping[str, str]) -> dict[str, object]:
     attempt, deadline = tags.get("paddock-attempt", ""), tags.get("paddock-deadline", "")
     return {
         "controller": tags.get("paddock-controller", ""),
+        "environment": tags.get("paddock-environment", ""),
         "host": tags.get("paddock-host", ""),
         "attempt": int(attempt) if re.fullmatch(r"[0-9]{1,9}", attempt) else 0,
         "deadline": datetime.fromtimestamp(int(deadline), UTC) if re.fullmatch(r"[0-9]{1,11}", deadline) else None,

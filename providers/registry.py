@@ -5,11 +5,12 @@ An SDK is imported here when its provider is asked for, and no sooner: some take
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from paddock.contracts.ground import Choice
 from providers.contract import Blame, ErrorClass, HostProvider, ProviderError
 from providers.joined import Joined
 
@@ -23,6 +24,57 @@ def provider(kind: str, settings: Mapping[str, Any]) -> HostProvider:
     if make is None:
         raise _wrong(f"provider {kind!r} is not known; one of {', '.join(_KINDS)} is wanted", "kind")
     return make(settings)
+
+
+def check_choices(kind: str, settings: Mapping[str, Any], choices: Sequence[Choice]) -> None:
+    """Refuse a size or zone that this ground cannot have, as far as that can be told without asking a cloud.
+
+    Raises ProviderError (invalid) that names the choice.
+    """
+    check = _CHECKS.get(kind)
+    if check is None:
+        return  # machines join by themselves: nothing is ordered
+    for choice in choices:
+        try:
+            check(settings, choice)
+        except ProviderError as wrong:
+            raise ProviderError(wrong.kind, f"({choice}): {wrong}", code=wrong.code, blame=wrong.blame) from None
+
+
+def _check_aws(settings: Mapping[str, Any], choice: Choice) -> None:
+    from providers.aws import AwsGround
+
+    _ground(AwsGround, settings).to_create(choice.zone)
+
+
+def _check_azure(settings: Mapping[str, Any], choice: Choice) -> None:
+    from providers.azure import AzureGround, sizes
+
+    ground = _ground(AzureGround, settings)
+    sizes.find(choice.size, ground.region, ground.zones)
+    _one_of("zone", choice.zone, ground.zones or ("",))
+
+
+def _check_gcp(settings: Mapping[str, Any], choice: Choice) -> None:
+    from providers.gcp import GcpGround, sizes
+
+    sizes.shape(choice.size)
+    _one_of("zone", choice.zone, _ground(GcpGround, settings).zones)
+
+
+def _check_onprem(settings: Mapping[str, Any], choice: Choice) -> None:
+    from providers.onprem import OnPremGround, inventory
+
+    sizes = inventory.load(_ground(OnPremGround, settings).inventory).sizes()
+    zones = {one.name: one.zones for one in sizes}
+    _one_of("size", choice.size, tuple(zones))
+    _one_of("zone", choice.zone, ("", *zones[choice.size]))
+
+
+def _one_of(what: str, given: str, known: Sequence[str]) -> None:
+    if given not in known:
+        words = ", ".join(filter(None, known)) or "none"
+        raise _wrong(f"{what} {given!r} is not set up here: {words} can be ordered", what)
 
 
 def _joined(settings: Mapping[str, Any]) -> HostProvider:
@@ -102,6 +154,12 @@ _KINDS: dict[str, Callable[[Mapping[str, Any]], HostProvider]] = {
     "gcp": _gcp,
 }
 KINDS = tuple(_KINDS)
+_CHECKS: dict[str, Callable[[Mapping[str, Any], Choice], None]] = {
+    "aws": _check_aws,
+    "azure": _check_azure,
+    "gcp": _check_gcp,
+    "onprem": _check_onprem,
+}
 
 
 def _ground(of: type, settings: Mapping[str, Any], secret: str = "", **more: Any) -> Any:

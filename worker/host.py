@@ -126,7 +126,7 @@ def _workers(
     revoke, audit = CredentialActivities(keeper), AuditActivities(config, keeper)
     undos = (revoke.revoke_credentials, sandbox.destroy_vm, audit.seal_audit, place.release_slot)
     prover = Prover(sandbox.boot_sandbox, config.default_shape, config.paths.root)
-    host = HostActivities(keeper.inventory, undos, prover)
+    host = HostActivities(keeper.inventory, undos, prover, gate.open)
     fleet = HostFleetActivities(config, keeper, gate.slots, objects)
     fixed = FixedSizeSlotSupplier(1)
     tuner = WorkerTuner.create_composite(
@@ -178,6 +178,7 @@ async def run(config: HostConfig, token: str, images: frozenset[str]) -> None:
     client = await connect_patiently(config.temporal, config.namespace, f"host/{config.host}")
     paths = config.paths
     gate = Gate(Slots(paths.slots, config.slots))
+    gate.slots.closed = config.attempt > 0  # a machine that was made has to prove itself first
     losses = Losses(client)
     keeper = KeeperLink(paths, losses.tell)
     await keeper.open()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from paddock.contracts.base import Strict
 from paddock.contracts.errors import ErrorKind, PaddockError
@@ -15,7 +15,7 @@ from paddock.contracts.ids import EnvironmentName
 from paddock.contracts.pool import PoolSpec
 from paddock.host.config import HostConfig
 from providers.contract import HostProvider, ProviderError
-from providers.registry import provider
+from providers.registry import check_choices, provider
 
 CONFIG = "/etc/paddock/host.json"  # where a host's image looks for it
 OF_THE_MACHINE = {"environment": "local", "host": "h-1", "state": "/var/lib/paddock", "attempt": 1}
@@ -39,24 +39,46 @@ class Settings(Strict):
             HostConfig.model_validate({**host, **OF_THE_MACHINE})
         return host
 
+    @model_validator(mode="after")
+    def _agree(self) -> "Settings":
+        """What is said twice is said alike: a pool that counts other slots than its hosts have never fits."""
+        if self.pool is None:
+            return self
+        if self.pool.environment != self.environment:
+            raise ValueError(
+                f"pool.environment is {self.pool.environment}, and environment {self.environment}: drop one"
+            )
+        slots = self.host.get("slots", self.pool.slots)
+        if slots != self.pool.slots:
+            raise ValueError(f"host.slots is {slots}, and pool.slots {self.pool.slots}: leave out host.slots")
+        return self
+
     def make_provider(self) -> HostProvider:
-        """Raises PaddockError in words: settings that are wrong, or credentials that are missing."""
+        """Raises PaddockError in words: settings that are wrong, credentials or a choice's place that are missing."""
         given = dict(self.provider)
+        kind = str(given.pop("kind", "joined"))
         try:
-            return provider(str(given.pop("kind", "joined")), given)
+            made = provider(kind, given)
         except ProviderError as wrong:
             raise PaddockError(
                 ErrorKind.SET_UP,
                 f"environment {self.environment} has no provider: {wrong}",
                 field=f"provider.{wrong.code}" if wrong.code else "provider",
             ) from None
+        try:
+            check_choices(kind, given, self.pool.choices if self.pool else ())
+        except ProviderError as wrong:
+            words = f"the pool of {self.environment} can never have a machine by its choice {wrong}"
+            raise PaddockError(ErrorKind.SET_UP, words, field="pool.choices") from None
+        return made
 
     def user_data(self) -> Callable[[Attempt], str]:
-        """What a machine is told of itself, as cloud-init reads it: who it is, and no secret."""
+        """What a machine is told of itself, as cloud-init reads it: who it is, its pool's slots, and no secret."""
+        slots = {"slots": self.pool.slots} if self.pool else {}
 
         def told(attempt: Attempt) -> str:
             own = {"environment": attempt.environment, "host": attempt.host, "attempt": attempt.attempt}
-            config = {**OF_THE_MACHINE, **self.host, **own}
+            config = {**OF_THE_MACHINE, **slots, **self.host, **own}
             file = {"path": CONFIG, "permissions": "0644", "content": json.dumps(config)}
             return "#cloud-config\n" + json.dumps({"write_files": [file]}) + "\n"  # JSON is YAML
 
@@ -81,5 +103,7 @@ def load(file: Path) -> Settings:
         first = wrong.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise PaddockError(
-            ErrorKind.SET_UP, f"the environment's settings are wrong: {first['msg']}", field=f"{file}: {where}"
+            ErrorKind.SET_UP,
+            f"the environment's settings are wrong: {first['msg']}",
+            field=f"{file}: {where}" if where else str(file),
         ) from None

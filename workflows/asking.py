@@ -10,7 +10,7 @@ from temporalio.common import RawValue, RetryPolicy
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
-    from pydantic import ValidationError
+    from pydantic import BaseModel, ValidationError
 
     from paddock.contracts.hosts import SandboxRef, Sealed, Undone
 
@@ -18,6 +18,7 @@ from workflows.saga import Undo, compensate, read, seconds
 
 T = TypeVar("T")
 ANSWER_S = 60.0
+FOR_EVER = RetryPolicy(initial_interval=seconds(1), maximum_interval=seconds(30))
 
 
 async def ask(name: str, argument: object, queue: str, answer: type[T], summary: str, start_s: float = ANSWER_S) -> T:
@@ -46,6 +47,26 @@ async def ask_or_none(
     except (ActivityError, ValidationError) as wrong:
         workflow.logger.warning("%s on %s: %s", name, queue, wrong.__cause__ or wrong)
         return None
+
+
+async def ask_until_answered(name: str, argument: BaseModel, queue: str, answer: type[T], summary: str) -> T:
+    """An answer that can be read, however long that takes."""
+    while True:
+        said = await workflow.execute_activity(
+            name,
+            argument,
+            task_queue=queue,
+            result_type=RawValue,
+            start_to_close_timeout=seconds(300),
+            heartbeat_timeout=seconds(10),
+            retry_policy=FOR_EVER,
+            summary=summary,
+        )
+        try:
+            return read(said, answer)
+        except ValidationError as wrong:
+            workflow.logger.warning("%s on %s: %s", name, queue, wrong)
+        await workflow.sleep(30, summary="an answer that could not be read: ask again")
 
 
 async def undo(what: Undo, ref: SandboxRef, queue: str, summary: str) -> Undone | Sealed:

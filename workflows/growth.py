@@ -21,6 +21,8 @@ import builtins
 from workflows import ground
 from workflows.saga import Saga, Step, Where, compensate, perform, seconds, uncancelled
 
+# Answers that say that nothing was made.
+DEFINITE = frozenset(ErrorClass) - {ErrorClass.TRANSIENT}
 # A person must act: another zone or size would be refused for the same reason.
 FOR_A_PERSON = frozenset({ErrorClass.QUOTA, ErrorClass.AUTH, ErrorClass.INVALID, ErrorClass.CONFLICT})
 NEVER_JOINED = "never-joined"
@@ -28,6 +30,8 @@ MACHINE_FAILED = "machine-failed"
 NO_PROOF = "no-proof"
 STATES = {"create": "creating", "boot": "booting", "prove": "proving"}
 ASK_AGAIN_S = 30
+# An order whose answer never came may be on its way: for so long, not to be seen proves nothing.
+SETTLE_S = 60
 
 
 class Growth:
@@ -41,6 +45,8 @@ class Growth:
         self.attempt, self.choice = grown.attempt, grown.choice
         self.tried, self.steps_ms = list(grown.tried), dict(grown.steps_ms)
         self.saga = Saga()
+        self._ending: asyncio.Task[list[Receipt]] | None = None
+        self._settle_s = SETTLE_S
         if spec.grown:
             self.saga.taken.append(ground.CREATE)
         self.is_joined = False
@@ -67,10 +73,13 @@ class Growth:
             if self.saga.ending:
                 return False
             self.attempt, self.choice, self.is_joined = self.attempt + 1, choice, False
+            self._ending, self._settle_s = None, SETTLE_S
             try:
                 await self.saga.forward(ground.MAKING, self._go)
             except (ActivityError, ApplicationError, ValidationError) as wrong:
                 kind, why = _said(wrong, self.step)
+                if self.step == "create" and kind in DEFINITE:
+                    self._settle_s = 0
             else:
                 return not self.saga.ending
             failed = self.step
@@ -85,13 +94,23 @@ class Growth:
                     receipts=tuple(receipts),
                 )
             )
+            if self.saga.ending:
+                return False
             await self._avoid(choice, kind)
-            if kind in FOR_A_PERSON or self.saga.ending:
+            if kind in FOR_A_PERSON:
                 return False
         return False
 
     async def down(self) -> list[Receipt]:
-        """End what this attempt may have made, until its provider proves that it is gone; answers the receipts."""
+        """End what this attempt may have made, until its provider proves that it is gone; answers the receipts.
+
+        Once begun it goes on, whoever that waits is cancelled, and whoever asks again gets the same answer.
+        """
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._down())
+        return await asyncio.shield(self._ending)
+
+    async def _down(self) -> list[Receipt]:
         receipts: list[Receipt] = []
 
         async def back(step: Step) -> None:
@@ -136,6 +155,7 @@ class Growth:
         else:
             assert step.do
             await perform(step.do, self._attempt(), self._ground(step), summary=f"create {self.choice}")
+            self._settle_s = 0
         self.steps_ms[step.name] = (workflow.time() - began) * 1e3
 
     async def _boot(self) -> None:
@@ -181,6 +201,7 @@ class Growth:
             choice=self.choice,
             pool=self.wanted.pool,
             deadline=self.since + seconds(self.wanted.lifetime_s),
+            settle_s=self._settle_s,
         )
 
     def _ground(self, step: Step) -> str:
@@ -203,5 +224,5 @@ def _said(wrong: Exception, step: str) -> tuple[str, str]:
         kind = cause.type or ""
         return (NO_PROOF if step == "prove" and kind not in set(ErrorClass) else kind), cause.message
     if isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START:
-        return "no-worker", f"nobody took the step {step} in time"
+        return (NO_PROOF if step == "prove" else "no-worker"), f"nobody took the step {step} in time"
     return (NO_PROOF if step == "prove" else "timeout"), f"{step}: {cause or wrong}"

@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import Awaitable
 from datetime import timedelta
-from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.common import RawValue, RetryPolicy, SearchAttributeKey
 from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from pydantic import BaseModel, ValidationError
+    from pydantic import ValidationError
 
     from paddock.contracts import names
     from paddock.contracts.errors import ErrorKind
@@ -18,10 +17,10 @@ with workflow.unsafe.imports_passed_through():
     from paddock.contracts.hosts import Fenced, HostNews, HostSpec
     from paddock.contracts.report import Receipt
 
+from workflows.asking import FOR_EVER, ask_until_answered
 from workflows.growth import Growth
-from workflows.saga import read, uncancelled
+from workflows.saga import uncancelled
 
-T = TypeVar("T")
 HOLD = timedelta(days=3650)
 # Heartbeat, retry and a new worker's chance: a host is called lost after 8 + 1 + 14 s without a word.
 HEARTBEAT = timedelta(seconds=8)
@@ -30,10 +29,9 @@ NEW_WORKER = timedelta(seconds=14)
 TELL_AGAIN = (timedelta(seconds=5), timedelta(seconds=25), timedelta(seconds=60))
 # Temporal's index lags a little: a host is empty when two looks say so.
 LOOKS = 2
-LOOK_AGAIN = timedelta(seconds=5)
+LOOK_AGAIN, LOOK_AT_MOST = timedelta(seconds=5), timedelta(seconds=60)
 STATE_KEY = SearchAttributeKey.for_keyword(names.STATE)
-SLOTS = "slots"  # the memo that pools read
-FOR_EVER = RetryPolicy(initial_interval=timedelta(seconds=1), maximum_interval=timedelta(seconds=30))
+SLOTS, SINCE = "slots", "since"  # the memo that pools read
 
 
 @workflow.defn(name=names.HOST, failure_exception_types=[ValidationError])
@@ -48,10 +46,11 @@ class Host:
     def __init__(self, spec: HostSpec) -> None:
         self.spec, self.state, self.why = spec, "joining", ""
         self.growth = Growth(spec, self._show) if spec.wanted else None
-        self.drain_spec = spec.drain
+        self.drain_spec, self.drain_ends = spec.drain, spec.drain_ends
         self.receipts: list[Receipt] = []
-        self.left = self.ended = False
-        self.returned = False
+        self.left = self.ended = self.emptied = self.again = False
+        self.returned = spec.here
+        self.served = spec.grown is not None  # sandboxes may have come to it
         self.over = (
             False  # an answer in the same workflow task as a cancel swallows the cancel: so it is also said here
         )
@@ -59,7 +58,9 @@ class Host:
     @workflow.run
     async def run(self, spec: HostSpec) -> HostReport:
         await self._refuse_a_stranger()
-        workflow.upsert_memo({SLOTS: spec.slots})
+        since = spec.since or workflow.now()
+        self.spec = self.spec.model_copy(update={"since": since})
+        workflow.upsert_memo({SLOTS: spec.slots, SINCE: since.isoformat()})
         workflow.upsert_search_attributes(
             [
                 STATE_KEY.value_set("recorded" if self.growth else self.state),
@@ -79,7 +80,9 @@ class Host:
         except asyncio.CancelledError:  # an eviction lands here too, see `uncancelled`
             self.why = workflow.cancellation_reason() or "cancelled"
         self.over = self.growth.saga.ending = True
-        self.receipts += await uncancelled(self.growth.down())
+        self.receipts = await uncancelled(self.growth.down())
+        if self.served and not (self.ended or self.emptied):
+            await uncancelled(self._tell_again(self.why or "its machine was ended", gone=True))
         self._show("gone", self.why)
         report = self._report()
         if failed:
@@ -95,6 +98,8 @@ class Host:
             words = f"host {spec.host} of {spec.environment} is the workflow {own}, and no other"
         elif spec.attempt and not spec.wanted:
             words = f"machine {spec.attempt} of host {spec.host} was ordered by nobody, or its order is over"
+        elif spec.grown and not (spec.wanted and spec.grown.choice and spec.grown.attempt > 0):
+            words = "grown: a run that goes on says it, and nobody else"
         if words:
             await workflow.wait_condition(workflow.all_handlers_finished)
             raise ApplicationError(words, type=ErrorKind.NOT_ALLOWED.value, non_retryable=True)
@@ -119,16 +124,17 @@ class Host:
 
     async def _live(self) -> None:
         """From the first hold to the end; the machine is ended behind it, when we made it."""
-        if not (self.spec.lost or self.growth):
+        if not (self.spec.lost or self.spec.here or self.growth):
             await workflow.wait_condition(lambda: self.returned or self.left)
         if self.growth and not self.spec.lost:
             self.returned = True
         while not self.left:
             if self.returned:
+                self.served = True
                 self._show("draining" if self.drain_spec else "ready")
                 await self._first(self._hold(), self._drain(), workflow.wait_condition(lambda: self.left))
-                self.returned = False
-            if not self.left:
+                self.returned = self.again  # it is here, and only the history is long
+            if not (self.left or self.again):
                 why = f"host {self.spec.host} has not answered since {workflow.now().isoformat(timespec='seconds')}"
                 self._show("unreachable", why)
                 await self._first(
@@ -140,10 +146,11 @@ class Host:
             if self.ended:
                 await self._tell_again(self.why, gone=True)
                 break
-            if not self.left and workflow.info().is_continue_as_new_suggested():
+            if not self.left and (self.again or workflow.info().is_continue_as_new_suggested()):
                 await workflow.wait_condition(workflow.all_handlers_finished)
                 grown = self.growth.grown if self.growth else None
-                on = {"lost": not self.returned, "grown": grown, "drain": self.drain_spec}
+                on: dict[str, object] = {"lost": not self.returned, "here": self.returned, "grown": grown}
+                on |= {"drain": self.drain_spec, "drain_ends": self.drain_ends}
                 workflow.continue_as_new(self.spec.model_copy(update=on))
         if not self.growth:
             self._show("gone", self.why)
@@ -152,21 +159,27 @@ class Host:
         """Once told to: no new sandboxes, then wait until the last one is gone; who stays too long is stopped."""
         await workflow.wait_condition(lambda: self.drain_spec is not None)
         assert self.drain_spec
-        drain, ends = self.drain_spec, workflow.now() + timedelta(seconds=self.drain_spec.wait_s)
-        self._show("draining", drain.reason)
-        own = names.host_control_queue(self.spec.environment, self.spec.host)
-        await self._ask("stop_placing", self.spec, own, int, "no new sandboxes here")
-        empty = 0
-        while empty < LOOKS:
-            left = await self._ask("count_sandboxes", self.spec, names.CONTROL_QUEUE, int, "sandboxes that are left")
-            empty = 0 if left else empty + 1
-            if left and workflow.now() >= ends:
-                words = f"the host drains: {drain.reason}"
-                news = HostNews(environment=self.spec.environment, host=self.spec.host, words=words)
-                await self._ask("stop_sandboxes", news, names.CONTROL_QUEUE, int, "stop those that stayed too long")
-            if empty < LOOKS:
-                await workflow.sleep(LOOK_AGAIN, summary="sandboxes that are left")
-        self.left, self.why = True, self.why or drain.reason
+        assert self.drain_ends
+        reason = self.drain_spec.reason
+        self._show("draining", reason)
+        own, control = names.host_control_queue(self.spec.environment, self.spec.host), names.CONTROL_QUEUE
+        news = HostNews(environment=self.spec.environment, host=self.spec.host, words=f"the host drains: {reason}")
+        empty, wait = 0, LOOK_AGAIN
+        while True:
+            # Asked at each look: a worker that started again meanwhile does not know it any more.
+            held = await ask_until_answered("stop_placing", self.spec, own, int, "no new sandboxes here")
+            left = await ask_until_answered("count_sandboxes", self.spec, control, int, "sandboxes that are left")
+            empty, wait = (0, min(2 * wait, LOOK_AT_MOST)) if left or held else (empty + 1, LOOK_AGAIN)
+            if empty == LOOKS:
+                self.left = self.emptied = True
+                self.why = self.why or reason
+                return
+            if left and workflow.now() >= self.drain_ends:
+                await ask_until_answered("stop_sandboxes", news, control, int, "stop those that stayed too long")
+            if workflow.info().is_continue_as_new_suggested():
+                self.again = True
+                return
+            await workflow.sleep(wait, summary="sandboxes that are left")
 
     def _report(self) -> HostReport:
         return HostReport(
@@ -188,7 +201,8 @@ class Host:
             self.over = True
             for task in tasks:
                 task.cancel()
-        for over in await asyncio.gather(*tasks, return_exceptions=True):
+            ended = await uncancelled(asyncio.gather(*tasks, return_exceptions=True))
+        for over in ended:
             if isinstance(over, Exception) and not isinstance(over, ActivityError):
                 raise over
 
@@ -222,11 +236,11 @@ class Host:
     async def _fence(self, why: str) -> None:
         """Have the machine ended; where nobody can, wait for it without an end."""
         if self.growth:
-            self.receipts += await self.growth.down()
+            await self.growth.down()
             self.ended, self.why = True, f"{why}; its provider ended the machine"
             return
         ground = names.ground_queue(self.spec.environment)
-        fenced = await self._ask("fence_host", self.spec, ground, Fenced, "end the lost machine")
+        fenced = await ask_until_answered("fence_host", self.spec, ground, Fenced, "end the lost machine")
         if fenced.gone:
             self.ended, self.why = True, fenced.checked_by
             return
@@ -246,25 +260,7 @@ class Host:
     async def _tell(self, words: str, gone: bool) -> None:
         news = HostNews(environment=self.spec.environment, host=self.spec.host, gone=gone, words=words)
         summary = "tell its sandboxes that it is gone" if gone else "tell its sandboxes that it is lost"
-        await self._ask("tell_sandboxes", news, names.CONTROL_QUEUE, int, summary)
-
-    async def _ask(self, name: str, argument: BaseModel, queue: str, answer: type[T], summary: str) -> T:
-        while True:
-            said = await workflow.execute_activity(
-                name,
-                argument,
-                task_queue=queue,
-                result_type=RawValue,
-                start_to_close_timeout=timedelta(seconds=300),
-                heartbeat_timeout=timedelta(seconds=10),
-                retry_policy=FOR_EVER,
-                summary=summary,
-            )
-            try:
-                return read(said, answer)
-            except ValidationError as wrong:
-                workflow.logger.warning("%s on %s: %s", name, queue, wrong)
-            await workflow.sleep(30, summary="an answer that could not be read: ask again")
+        await ask_until_answered("tell_sandboxes", news, names.CONTROL_QUEUE, int, summary)
 
     def _show(self, state: str, why: str = "") -> None:
         if state != self.state:
@@ -298,7 +294,7 @@ class Host:
     @workflow.signal(description="No new sandboxes; once it is empty, the host goes, and what Paddock made is ended")
     def drain(self, how: DrainSpec) -> None:
         if self.drain_spec is None:
-            self.drain_spec = how
+            self.drain_spec, self.drain_ends = how, workflow.now() + timedelta(seconds=how.wait_s)
 
     @workflow.query(description="Where the host is, from recorded or joining to gone")
     def status(self) -> str:

@@ -85,7 +85,7 @@ class HostPool:
         for _ in range(todo.start):
             await self._start(todo)
         for host in todo.drain:
-            await self._drain(host, DrainSpec(reason=todo.why, wait_s=self.spec.size.drain_wait_s))
+            await self._drain(host, DrainSpec(reason=todo.why, wait_s=todo.wait_s))
 
     def _note(self, host: str, state: str) -> None:
         new = Lately(host=host, state=state, at=workflow.now())

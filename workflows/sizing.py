@@ -10,7 +10,8 @@ with workflow.unsafe.imports_passed_through():
     from paddock.contracts.ground import Choice
     from paddock.contracts.pool import PoolHost, PoolMemory, PoolSpec, PoolView
 
-COMING = frozenset({"recorded", "creating", "booting", "proving", "joining"})
+JOINING = "joining"
+COMING = frozenset({"recorded", "creating", "booting", "proving", JOINING})
 READY = "ready"
 LAG = timedelta(seconds=60)
 LEAVING = frozenset({"draining", "terminating"})
@@ -20,11 +21,12 @@ AT_ONCE = 100  # a look orders no more than a workflow's history has room for
 
 @dataclass(frozen=True, slots=True)
 class Resize:
-    """What to do now: `start` so many hosts, with these choices, and `drain` those; `why` in words."""
+    """What to do now: `start` so many hosts with these choices, and `drain` those, each in `wait_s`; `why` in words."""
 
     start: int = 0
     choices: tuple[Choice, ...] = ()
     drain: tuple[str, ...] = ()
+    wait_s: int = 0
     spare_since: tuple[datetime, ...] = ()
     why: str = ""
     finding: str = ""
@@ -59,7 +61,12 @@ def remembered(view: PoolView, memory: PoolMemory, now: datetime) -> PoolMemory:
 def capacity(spec: PoolSpec, view: PoolView) -> tuple[int, int]:
     """Free slots now, and those of hosts that are on their way. Who does not answer or leaves has none."""
     free = sum(max(0, one.slots - one.used) for one in view.hosts if one.state == READY)
-    return free, spec.slots * sum(one.state in COMING for one in view.hosts)
+    return free, spec.slots * sum(_comes(one) for one in view.hosts)
+
+
+def _comes(host: PoolHost) -> bool:
+    """Whether a host is on its way: one that nobody made, and that has not joined, may never answer."""
+    return host.state in COMING and (host.made or host.state != JOINING)
 
 
 def resize(spec: PoolSpec, view: PoolView, memory: PoolMemory, now: datetime) -> Resize:
@@ -71,17 +78,17 @@ def resize(spec: PoolSpec, view: PoolView, memory: PoolMemory, now: datetime) ->
     """
     size, view = spec.size, _aged(spec, view)
     if late := [one for one in view.hosts if one.state == OLD and one.age_s >= _ages(spec)[1]]:
-        return _renew(late, memory.spare_since)
+        return _renew(spec, late, memory.spare_since)
     free, coming = capacity(spec, view)
     wanted = view.waiting + size.free_slots
     serving = sum(one.state == READY for one in view.hosts)
-    lasting = serving + sum(one.state in COMING for one in view.hosts)
+    lasting = serving + sum(_comes(one) for one in view.hosts)
     missing = max(ceil((wanted - free - coming) / spec.slots), size.minimum - lasting, 0)
     if missing:
         return _grow(spec, view, memory, now, missing)
     old = [one for one in view.hosts if one.state == OLD]
     if old and free >= wanted and serving >= size.minimum:
-        return _renew(old, memory.spare_since)
+        return _renew(spec, old, memory.spare_since)
     spare = _spare(spec, view, free - wanted)
     known = memory.spare_since[: len(spare)]
     since = (*known, *(now for _ in spare[len(known) :]))
@@ -90,14 +97,19 @@ def resize(spec: PoolSpec, view: PoolView, memory: PoolMemory, now: datetime) ->
         return Resize(spare_since=since)
     gone = tuple(one.host for one in spare[:over])
     why = f"superfluous since {since[over - 1].isoformat(timespec='seconds')}: {_named(gone)}"
-    return Resize(drain=gone, spare_since=since[over:], why=why)
+    return Resize(drain=gone, wait_s=size.drain_wait_s, spare_since=since[over:], why=why)
 
 
 def _ages(spec: PoolSpec) -> tuple[int, int]:
     """From which age on, in seconds, a host is to be replaced, and from which it goes even without a successor."""
     size, whole = spec.size, spec.lifetime_s
     replaced = size.drain_wait_s + spec.boot_s + spec.prove_s
-    return whole - min(replaced, whole // 2), whole - min(size.drain_wait_s, whole // 3)
+    return whole - min(replaced, whole // 2), whole - _last_wait(spec)
+
+
+def _last_wait(spec: PoolSpec) -> int:
+    """How long sandboxes of an old host may go on, in seconds: its cloud ends it not long after that."""
+    return min(spec.size.drain_wait_s, spec.lifetime_s // 3)
 
 
 def _aged(spec: PoolSpec, view: PoolView) -> PoolView:
@@ -110,9 +122,10 @@ def _aged(spec: PoolSpec, view: PoolView) -> PoolView:
     return view.model_copy(update={"hosts": tuple(aged(one) for one in view.hosts)})
 
 
-def _renew(old: list[PoolHost], spare_since: tuple[datetime, ...]) -> Resize:
+def _renew(spec: PoolSpec, old: list[PoolHost], spare_since: tuple[datetime, ...]) -> Resize:
     gone = tuple(one.host for one in old[:AT_ONCE])
-    return Resize(drain=gone, spare_since=spare_since, why=f"near the end of its lifetime: {_named(gone)}")
+    why = f"near the end of its lifetime: {_named(gone)}"
+    return Resize(drain=gone, wait_s=_last_wait(spec), spare_since=spare_since, why=why)
 
 
 def _named(hosts: tuple[str, ...]) -> str:

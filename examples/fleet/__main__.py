@@ -18,11 +18,13 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from temporalio.exceptions import TemporalError
 
 from examples.demo.settings import REPOSITORY, child_environment
 from examples.demo.show import Show
 from paddock.client import Paddock
 from paddock.contracts import names
+from paddock.contracts.errors import PaddockError
 from paddock.contracts.ground import DrainSpec, HostReport
 from paddock.contracts.report import Gone, Outcome, SandboxReport
 from tests.observer import Allowed, Snapshot, adopt_orphans, reap_orphans, settle, snapshot
@@ -30,7 +32,8 @@ from tests.observer.snapshot import likely_places
 
 CLOUDS = ("aws", "azure", "gcp", "onprem")
 PADDOCK = Path(sys.executable).parent / "paddock"
-READY_S, ENVIRONMENT_S, END_S = 120.0, 240.0, 120.0
+READY_S, ENVIRONMENT_S = 120.0, 240.0
+END_S = 300.0  # `paddock up` ends sandboxes (60), hosts (90), parts, and four emulators (20 each)
 
 
 @dataclass
@@ -72,7 +75,12 @@ async def fleet(directory: Path) -> AsyncIterator[dict[str, Any]]:
     finally:
         if up.returncode is None:
             up.send_signal(signal.SIGINT)
-        await asyncio.wait_for(up.wait(), END_S)
+        try:
+            await asyncio.wait_for(up.wait(), END_S)
+        finally:
+            if up.returncode is None:
+                up.kill()
+                await up.wait()
 
 
 async def visit(paddock: Paddock, environment: str, show: Show) -> Told:
@@ -168,7 +176,7 @@ def main() -> int:
     calls: dict[str, dict[str, int]] = {}
     try:
         told, calls = asyncio.run(perform(directory, show))
-    except (TimeoutError, RuntimeError, OSError) as wrong:
+    except (TimeoutError, RuntimeError, OSError, TemporalError, PaddockError) as wrong:  # also a workflow that failed
         show.check("the demo ran to its end", False, f"{type(wrong).__name__}: {wrong}")
     with show.step("the observer looks for leftovers"):
         remains = [str(trace) for trace in settle(before, look, allowed, root=os.getpid(), within_s=10)]

@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from paddock.contracts.base import Strict, Wire
 from paddock.contracts.ids import EnvironmentName, HostId
@@ -43,14 +43,25 @@ class Choice(Strict):
         return " ".join(part for part in (self.size, self.zone, self.image, "spot" if self.spot else "") if part)
 
 
+def check_lifetime(lifetime_s: int, boot_s: int, prove_s: int) -> None:
+    """Refuse a machine whose cloud may end it before it serves. Raises ValueError."""
+    if lifetime_s <= boot_s + prove_s:
+        raise ValueError(f"lifetime_s {lifetime_s} must be more than boot_s {boot_s} and prove_s {prove_s} together")
+
+
 class Wanted(Strict):
     """A machine to be made: the choices in their order, and how long each part of it may take."""
 
-    pool: str = Field("default", pattern=r"[a-z][-_a-z0-9]{0,62}")
+    pool: str = Field("default", pattern=r"^[a-z][-_a-z0-9]{0,62}$")
     choices: tuple[Choice, ...] = Field(min_length=1, max_length=64)
     boot_s: int = Field(600, ge=5, le=7200, description="From its creation to the host's first word.")
     prove_s: int = Field(120, ge=5, le=3600, description="The host's proof that it runs microVMs.")
     lifetime_s: int = Field(86_400, ge=300, le=30 * 86_400, description="When the cloud ends it by itself, if it can.")
+
+    @model_validator(mode="after")
+    def _lasts(self) -> "Wanted":
+        check_lifetime(self.lifetime_s, self.boot_s, self.prove_s)
+        return self
 
 
 class Attempt(Wire):
@@ -62,6 +73,7 @@ class Attempt(Wire):
     choice: Choice
     pool: str
     deadline: datetime
+    settle_s: int = Field(0, ge=0, le=3600, description="How long an order may be on its way that nobody answered.")
 
 
 class Machine(Wire):

@@ -146,8 +146,8 @@ class AllowCaller(Wire):
 class HostSpec(Wire):
     """Argument of `Host`: a machine that joined an environment, or with `wanted` one that is to be made.
 
-    `attempt` is which machine of the host speaks (0: nobody made it). `lost`, `grown` and `drain` are for a run that
-    goes on as another.
+    `attempt` is which machine of the host speaks (0: nobody made it). The rest is for a run that goes on as
+    another: whether the host was `here` or `lost`, and what it was told.
     """
 
     environment: EnvironmentName
@@ -157,8 +157,11 @@ class HostSpec(Wire):
     attempt: int = 0
     wanted: Wanted | None = None
     lost: bool = False
+    here: bool = False
+    since: datetime | None = None
     grown: Grown | None = None
     drain: DrainSpec | None = None
+    drain_ends: datetime | None = None
 
 
 class Fenced(Wire):

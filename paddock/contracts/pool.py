@@ -5,7 +5,7 @@ from datetime import datetime
 from pydantic import Field, model_validator
 
 from paddock.contracts.base import Strict, Wire
-from paddock.contracts.ground import Choice
+from paddock.contracts.ground import Choice, check_lifetime
 from paddock.contracts.ids import EnvironmentName
 
 
@@ -93,6 +93,11 @@ class PoolSpec(Strict):
     capacity_s: int = Field(180, ge=1, le=86_400, description="How long one is left alone that had no capacity.")
     look_s: float = Field(15.0, ge=0.1, le=3600)
     memory: PoolMemory = PoolMemory()
+
+    @model_validator(mode="after")
+    def _lasts(self) -> "PoolSpec":
+        check_lifetime(self.lifetime_s, self.boot_s, self.prove_s)
+        return self
 
 
 class PoolStatus(Wire):

@@ -6,13 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
-from temporalio.client import Client
-from temporalio.exceptions import TemporalError
-from temporalio.service import RPCError
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
 from paddock.contracts import names
 from paddock.contracts.errors import ErrorKind, PaddockError
@@ -40,7 +40,7 @@ class Emulated:
 
 
 def chosen(words: str) -> tuple[str, ...]:
-    """The clouds in a comma-separated list. Raises PaddockError for another word, or where no emulator is."""
+    """The clouds in a comma-separated list. Raises PaddockError for another word, where none is, or without root."""
     clouds = tuple(dict.fromkeys(word.strip() for word in words.split(",") if word.strip()))
     for cloud in clouds:
         if cloud not in CLOUDS:
@@ -54,66 +54,148 @@ def chosen(words: str) -> tuple[str, ...]:
             field="--emulate",
             remedy="run `make setup` in a clone of Paddock, and its .venv/bin/paddock from there",
         )
+    if clouds and os.geteuid() != 0:
+        raise PaddockError(
+            ErrorKind.SET_UP,
+            "emulated machines are namespaces of process ids, and only root makes those",
+            field="--emulate",
+            remedy="run `paddock up --emulate` as root, or leave --emulate out",
+        )
     return clouds
 
 
 async def start(cloud: str, directory: Path, host: HostConfig, address: str, parts: Parts, log: Path) -> Emulated:
-    """Start an emulator and the worker of its environment, which keeps a pool of no hosts until a sandbox waits."""
+    """Start an emulator and the worker of its environment, which keeps a pool of no hosts until a sandbox waits.
+
+    Raises PaddockError when the emulator does not come up; whatever is raised, it is gone then.
+    """
     directory.mkdir(parents=True, exist_ok=True)
+    own = host.model_dump(mode="json", exclude=set(OF_THE_MACHINE)) | {"slots": SLOTS}
+    template = _template(directory, own)
     uid = FIRST_UID + CLOUDS.index(cloud) * UIDS_EACH
-    argv = [sys.executable, "-m", EMULATOR, cloud, "--home", str(directory / "machines"), "--uids", str(uid)]
-    heard, said = os.pipe()
-    with os.fdopen(heard, "rb") as reader:
-        process = spawn([*argv, "--say", f"/proc/self/fd/{said}"], log / f"{cloud}.log", pass_fds=(said,))
-        os.close(said)
-        line = await asyncio.wait_for(asyncio.to_thread(reader.readline), READY_S)
-    if not line:
-        raise PaddockError(ErrorKind.SET_UP, f"the emulator of {cloud} ended", remedy=f"read {log / cloud}.log")
-    told: dict[str, Any] = json.loads(line)
-    own = host.model_dump(mode="json", exclude=set(OF_THE_MACHINE))
-    choices = [{"size": told["size"], "zone": zone} for zone in told["zones"]]
-    settings = {
-        "environment": cloud,
-        "provider": {"kind": cloud, **told["settings"]},
-        "pool": {"slots": SLOTS, "size": {"maximum": 2, "idle_s": 30}, "look_s": 5, "choices": choices, "boot_s": 120},
-        "host": own | {"slots": SLOTS},
-    }
-    file = directory / "environment.json"
-    file.write_text(json.dumps(settings, indent=2))
-    worker = [sys.executable, "-m", "worker.environment", "--address", address, "--config", str(file)]
-    environ = plain_environment() | told["environ"]
-    parts.add(f"environment-{cloud}", lambda: spawn(worker, log / f"environment-{cloud}.log", environ))
+    given = ["--home", str(directory / "machines"), "--uids", str(uid), "--template", str(template)]
+    process, told = await _emulator(cloud, given, log / f"{cloud}.log")
+    try:
+        choices = [{"size": told["size"], "zone": zone} for zone in told["zones"]]
+        size = {"maximum": 2, "idle_s": 30}
+        settings = {
+            "environment": cloud,
+            "provider": {"kind": cloud, **told["settings"]},
+            "pool": {"slots": SLOTS, "size": size, "look_s": 5, "choices": choices, "boot_s": 120},
+            "host": own,
+        }
+        file = directory / "environment.json"
+        file.write_text(json.dumps(settings, indent=2))
+        worker = [sys.executable, "-m", "worker.environment", "--address", address, "--config", str(file)]
+        environ = plain_environment() | told["environ"]
+        parts.add(f"environment-{cloud}", lambda: spawn(worker, log / f"environment-{cloud}.log", environ))
+    except BaseException:
+        _kill(process)
+        raise
     return Emulated(cloud, process, told["observe"])
 
 
+def _template(directory: Path, own: dict[str, Any]) -> Path:
+    """What every machine's configuration must say, for the emulator: its owner's file only."""
+    file = directory / "template.json"
+    file.unlink(missing_ok=True)
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+        json.dump(own, out)
+    return file
+
+
+async def _emulator(cloud: str, given: list[str], log: Path) -> tuple["subprocess.Popen[bytes]", dict[str, Any]]:
+    """An emulator that is ready, and what it said. Raises PaddockError that names its log, and then it is gone."""
+    heard, said = os.pipe()
+    with os.fdopen(heard, "rb", buffering=0) as pipe:
+        try:
+            argv = [sys.executable, "-m", EMULATOR, cloud, *given, "--say", f"/proc/self/fd/{said}"]
+            process = spawn(argv, log, pass_fds=(said,))
+        finally:
+            os.close(said)
+        try:
+            told = json.loads(await asyncio.wait_for(_line(pipe), READY_S))
+            if not isinstance(told, dict):
+                raise ValueError("no table")
+            return process, told
+        except (TimeoutError, ValueError) as wrong:
+            how = "says nothing" if isinstance(wrong, TimeoutError) else "ended, or says what cannot be read"
+            _kill(process)
+            words = f"the emulator of {cloud} {how}"
+            raise PaddockError(ErrorKind.SET_UP, words, field="--emulate", remedy=f"read {log}") from None
+        except BaseException:
+            _kill(process)
+            raise
+
+
+async def _line(pipe: IO[bytes]) -> bytes:
+    """What is said first. Read by the loop: a thread that reads cannot be told to stop."""
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
+    )
+    try:
+        return await reader.readline()
+    finally:
+        transport.close()
+
+
 async def end_hosts(client: Client, clouds: tuple[str, ...]) -> None:
-    """Close the pools and drain every host, until each is proved gone; what takes too long is left to the log."""
-    for cloud in clouds:
-        await _signal(client, names.pool_workflow_id(cloud), "close")
+    """Cancel the pools and drain every host, until each is proved gone; what takes too long is left to the log.
+
+    A pool that is cancelled, unlike one that a person closed, is started again by the next `paddock up`.
+    """
+    pools = [client.get_workflow_handle(names.pool_workflow_id(cloud)) for cloud in clouds]
     deadline = asyncio.get_running_loop().time() + GONE_S
-    told = set[str]()
+    told, quiet = set[str](), 0
     while asyncio.get_running_loop().time() < deadline:
-        open_ = [one for cloud in clouds async for one in _hosts(client, cloud)]
-        if not open_:
+        try:
+            pools = [pool for pool in pools if await _runs(pool)]
+            for pool in pools:
+                if pool.id not in told:
+                    await _unless_over(pool.cancel())
+                    told.add(pool.id)
+            open_ = [one for cloud in clouds async for one in _hosts(client, cloud)]
+            for id_ in set(open_) - told:
+                drain = DrainSpec(reason="paddock up ends", wait_s=0)
+                await _unless_over(client.get_workflow_handle(id_).signal("drain", drain))
+                told.add(id_)
+        except RPCError:  # Temporal is away for a moment
+            open_ = [""]
+        quiet = 0 if pools or open_ else quiet + 1
+        if quiet == 2:  # a list of workflows is a little late
             return
-        for id_ in set(open_) - told:
-            await _signal(client, id_, "drain", DrainSpec(reason="paddock up ends", wait_s=0))
-            told.add(id_)
         await asyncio.sleep(0.5)
 
 
-async def _hosts(client: Client, cloud: str) -> Any:
+async def _runs(pool: WorkflowHandle[Any, Any]) -> bool:
+    try:
+        return (await pool.describe()).status is WorkflowExecutionStatus.RUNNING
+    except RPCError as wrong:
+        if wrong.status is RPCStatusCode.NOT_FOUND:
+            return False
+        raise
+
+
+async def _hosts(client: Client, cloud: str) -> AsyncIterator[str]:
     prefix = names.host_workflow_id(cloud, "")
     query = f'WorkflowType="{names.HOST}" AND ExecutionStatus="Running" AND WorkflowId STARTS_WITH "{prefix}"'
     async for one in client.list_workflows(query):
         yield one.id
 
 
-async def _signal(client: Client, id_: str, signal: str, *given: object) -> None:
+async def _unless_over(asking: Awaitable[None]) -> None:
     try:
-        await client.get_workflow_handle(id_).signal(signal, args=list(given))
-    except (RPCError, TemporalError):  # it is over
-        return
+        await asking
+    except RPCError as wrong:
+        if wrong.status is not RPCStatusCode.NOT_FOUND:
+            raise
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """End an emulator now; its machines end with it."""
+    process.kill()
+    process.wait()
 
 
 def stop(emulated: list[Emulated]) -> None:
@@ -124,5 +206,4 @@ def stop(emulated: list[Emulated]) -> None:
         try:
             one.process.wait(20)
         except subprocess.TimeoutExpired:
-            one.process.kill()
-            one.process.wait()
+            _kill(one.process)

@@ -137,10 +137,12 @@ class Embedded:
                     self._say("ending the hosts of emulated environments")
                     await emulator.end_hosts(self.client, self._clouds)
         finally:
-            await self._parts.stop()
-            await asyncio.to_thread(emulator.stop, self.emulated)
-            os.close(self._lock)
-            self._lock = None
+            try:
+                await self._parts.stop()
+            finally:
+                await asyncio.to_thread(emulator.stop, self.emulated)
+                os.close(self._lock)
+                self._lock = None
 
     async def _end_sandboxes(self) -> None:
         deadline = time.monotonic() + END_S

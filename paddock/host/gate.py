@@ -32,6 +32,11 @@ class Gate:
         self.wake()
         return released
 
+    def open(self) -> None:
+        """This host has proved itself: slots are promised from now on, unless it leaves."""
+        self.slots.closed = False
+        self.wake()
+
     def wake(self) -> None:
         """Somebody may go on: a slot is free, or a promise was used."""
         self._changed.set()

@@ -53,7 +53,9 @@ class Slots:
         except (FileNotFoundError, ValidationError):
             table = Table()
         self._held, self._past = dict(table.held), dict(table.past)
-        self.closed = False  # a host that drains promises nothing new; not in the file: its `Host` says it again
+        # Not in the file: its `Host` says both again. A host promises nothing before it has proved itself, and nothing
+        # new once it is `leaving`.
+        self.closed = self.leaving = False
 
     @property
     def size(self) -> int:
@@ -62,25 +64,30 @@ class Slots:
     def free(self) -> int:
         """How many slots nobody holds now."""
         self._lapse()
-        return 0 if self.closed else self._size - len(self._held)
+        return 0 if self.closed or self.leaving else self._size - len(self._held)
 
     def reserve(self, sandbox_id: str, workflow_id: str, caller_keys: tuple[str, ...] = ()) -> bool:
         """Promise a slot for a short time; False when all are held. Asked again, the same promise holds longer."""
+        if sandbox_id not in self._held and (self.closed or self.leaving):
+            return False
+        return self._hold(sandbox_id, workflow_id, caller_keys)
+
+    def confirm(self, sandbox_id: str, workflow_id: str, caller_keys: tuple[str, ...]) -> bool:
+        """The sandbox boots: the slot is its own until released. False when it lapsed and another took the last one."""
+        if not self._hold(sandbox_id, workflow_id, caller_keys):
+            return False
+        self._put(self._held[sandbox_id].model_copy(update={"confirmed": True}))
+        return True
+
+    def _hold(self, sandbox_id: str, workflow_id: str, caller_keys: tuple[str, ...]) -> bool:
         self._lapse()
         known = self._held.get(sandbox_id)
-        if known is None and (self.closed or len(self._held) >= self._size):
+        if known is None and len(self._held) >= self._size:
             return False
         slot = known or Slot(
             sandbox_id=sandbox_id, workflow_id=workflow_id, expires_at=0, caller_keys=tuple(dict.fromkeys(caller_keys))
         )
         self._put(slot.model_copy(update={"expires_at": self._clock() + RESERVED_S}))
-        return True
-
-    def confirm(self, sandbox_id: str, workflow_id: str, caller_keys: tuple[str, ...]) -> bool:
-        """The sandbox boots: the slot is its own until released. False when it lapsed and another took the last one."""
-        if not self.reserve(sandbox_id, workflow_id, caller_keys):
-            return False
-        self._put(self._held[sandbox_id].model_copy(update={"confirmed": True}))
         return True
 
     def release(self, sandbox_id: str) -> bool:

@@ -15,8 +15,9 @@ TYPES: Final = {
     "address": "Microsoft.Network/publicIPAddresses",
 }
 LONGEST_DISK_NAME: Final = 80
+_PROVED: Final = ("paddock-controller", "paddock-environment", "paddock-host", "paddock-attempt")
 _ORDER: Final = re.compile(r"ph-[0-9a-f]{20}-[0-9]{1,9}")
-_DISK: Final = re.compile(r"(?P<order>ph-[0-9a-f]{20}-(?P<attempt>[0-9]{1,9}))-(?P<host>.+)-os")
+_DISK: Final = re.compile(r"(?P<order>ph-[0-9a-f]{20}-(?P<attempt>[0-9]{1,9}))-(?P<whose>.+)-os")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,12 @@ class Names:
 
 
 def disk_of(order: HostOrder) -> str:
-    """The OS disk's name. It carries the host, so that the disk can prove whose it is without a tag.
+    """The OS disk's name. It carries environment and host, so that the disk can prove whose it is without a tag.
 
     Azure takes no tags for a disk that it makes with a machine. It copies the machine's there, as its users found,
     and promises that nowhere.
     """
-    name = f"{order.name}-{order.host}-os"
+    name = f"{order.name}-{order.environment}-{order.host}-os"
     return name if len(name) <= LONGEST_DISK_NAME else f"{order.name}-os"
 
 
@@ -77,15 +78,19 @@ def proved_by(disk: str, controller: str) -> dict[str, str]:
     parts = _DISK.fullmatch(disk)
     if parts is None:
         return {}
-    order = HostOrder(
-        controller=controller,
-        environment="",
-        host=parts["host"],
-        attempt=int(parts["attempt"]),
-        size="",
-        zone="",
-        deadline=datetime.fromtimestamp(0, UTC),
-    )
-    if order.name != parts["order"]:
-        return {}
-    return {"paddock-controller": controller, "paddock-host": parts["host"], "paddock-attempt": parts["attempt"]}
+    words = parts["whose"].split("-")
+    for at in range(1, len(words)):  # both may have hyphens: the order's name tells where the one ends
+        environment, host = "-".join(words[:at]), "-".join(words[at:])
+        order = HostOrder(
+            controller=controller,
+            environment=environment,
+            host=host,
+            attempt=int(parts["attempt"]),
+            size="",
+            zone="",
+            deadline=datetime.fromtimestamp(0, UTC),
+        )
+        if order.name == parts["order"]:
+            tags = order.tags
+            return {key: tags[key] for key in _PROVED}
+    return {}

@@ -13,7 +13,7 @@ from providers.azure.names import Names, proved_by
 from providers.contract import PROTECT_TAG, ErrorClass, HostState, Item, from_tags
 
 CONTROLLER: Final = "paddock-controller"
-_FROM_MACHINE: Final = ("controller", "host", "attempt", "deadline")
+_FROM_MACHINE: Final = ("controller", "environment", "host", "attempt", "deadline")
 _STATES: Final = {
     "creating": HostState.PENDING,
     "updating": HostState.RUNNING,

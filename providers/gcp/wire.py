@@ -81,7 +81,8 @@ def is_beside(labels: Any, item: Item) -> bool:
     """Whether labels say that a resource belongs to the same attempt as an item, which must be a known one."""
     said = from_tags(labels)
     mine = (item.controller, item.host, item.attempt)
-    return all(mine) and mine == (said["controller"], said["host"], said["attempt"])
+    said_mine = (said["controller"], said["host"], said["attempt"])
+    return all(mine) and mine == said_mine and said["environment"] == item.environment
 
 
 def item_of_instance(found: compute_v1.Instance) -> Item:

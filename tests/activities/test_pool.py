@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from temporalio.client import Client, WorkflowHandle
@@ -43,9 +44,13 @@ class Index:
         self.open.append(handle)
         return name
 
-    async def host(self, name: str, state: str = "ready", slots: int | None = 4, environment: str = "") -> None:
+    async def host(
+        self, name: str, state: str = "ready", slots: int | None = 4, environment: str = "", since: str = ""
+    ) -> None:
         where = environment or self.environment
         memo: dict[str, object] | None = None if slots is None else {"slots": slots}
+        if since:
+            memo = {**(memo or {}), "since": since}
         await self.add(names.HOST, names.host_workflow_id(where, name), memo, **{names.STATE: state})
 
     async def sandbox(self, state: State, host: str = "", environment: str = "") -> str:
@@ -148,6 +153,23 @@ async def test_what_is_no_environment_is_refused_and_asks_the_index_nothing(inde
         await ActivityEnvironment(client=Silent()).run(view_pool, name)  # type: ignore[arg-type]
     assert (raised.value.type, raised.value.non_retryable) == (ErrorKind.BAD_SPEC.value, True)
     assert "is no environment" in raised.value.message
+
+
+async def test_a_host_is_as_old_as_its_first_run_says(index: Index) -> None:
+    now = datetime.now(UTC)
+    said = {
+        "old": (now - timedelta(hours=5)).isoformat(),
+        "naive": (now - timedelta(hours=4)).replace(tzinfo=None).isoformat(),
+        "ahead": (now + timedelta(hours=1)).isoformat(),
+        "bad": "long ago",
+        "none": "",
+    }
+    for name, since in said.items():
+        await index.host(name, since=since)
+    await index.listed()
+    seen = await ActivityEnvironment(client=index.client).run(view_pool, index.environment)
+    hours = {one.host: round(one.age_s / 3600, 1) for one in seen.hosts}
+    assert hours == {"old": 5.0, "naive": 4.0, "bad": 0.0, "none": 0.0, "ahead": 0.0}
 
 
 async def test_sandboxes_of_one_host_are_counted(index: Index) -> None:

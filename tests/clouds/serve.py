@@ -1,13 +1,15 @@
 """An emulated cloud as a process of its own: its instances are real hosts. `python -m tests.clouds.serve CLOUD ...`.
 
 It writes one line of JSON: `settings` of its provider, `environ` for the worker that uses them, and `observe`, where
-`GET /held` and `GET /calls` answer what exists and what was asked. It ends at SIGTERM, with every host.
+`GET /held` and `GET /calls` answer what exists and what was asked. It ends at SIGTERM, with every host; and however it
+ends, no host outlives it.
 """
 
 import argparse
 import dataclasses
 import importlib
 import json
+import os
 import signal
 import sys
 import threading
@@ -94,13 +96,15 @@ def main(argv: list[str]) -> None:
     parser.add_argument("cloud", choices=sorted(CLOUDS))
     parser.add_argument("--home", type=Path, required=True, help="directory of its machines")
     parser.add_argument("--uids", type=int, required=True, help="first user id of its machines' sandboxes")
+    parser.add_argument("--template", type=Path, required=True, help="JSON: what its machines' configurations must say")
     parser.add_argument("--say", type=Path, default=Path("/dev/stdout"), help="where the line goes")
     given = parser.parse_args(argv)
-    over = threading.Event()
+    if os.geteuid() != 0:
+        parser.error("its machines are namespaces of process ids: run it as root")
+    hosts = Hosts(given.home, given.uids, json.loads(given.template.read_text()))
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: over.set())
+        signal.signal(number, lambda *_: hosts.over())
     cloud = start(given.cloud)
-    hosts = Hosts(given.home, given.uids)
     cloud.on_boot, cloud.on_end = hosts.boot, hosts.end
     _Observe.cloud, _Observe.hosts = cloud, hosts
     observe = ThreadingHTTPServer(("127.0.0.1", 0), _Observe)
@@ -115,11 +119,13 @@ def main(argv: list[str]) -> None:
         "observe": f"http://127.0.0.1:{observe.server_port}",
     }
     given.say.write_text(json.dumps(said) + "\n")
-    over.wait()
-    cloud.on_boot = cloud.on_end = None
-    hosts.close()
-    observe.shutdown()
-    cloud.close()
+    try:
+        hosts.run()  # here, as a machine ends with the thread that started it
+    finally:
+        cloud.on_boot = cloud.on_end = None
+        hosts.close()
+        observe.shutdown()
+        cloud.close()
 
 
 if __name__ == "__main__":

@@ -67,8 +67,11 @@ def test_every_disk_of_the_image_goes_with_the_machine(bench: Bench) -> None:
     provider = other_process(bench)
     provider._images._known["us-east-1", "ami-00000001"] = image
     assert provider._images.disks("us-east-1", "ami-00000001", 64) == [
-        {"DeviceName": "/dev/xvda", "Ebs": {"DeleteOnTermination": True, "VolumeSize": 100, "VolumeType": "gp3"}},
-        {"DeviceName": "/dev/xvdb", "Ebs": {"DeleteOnTermination": True}},
+        {
+            "DeviceName": "/dev/xvda",
+            "Ebs": {"DeleteOnTermination": True, "Encrypted": True, "VolumeSize": 100, "VolumeType": "gp3"},
+        },
+        {"DeviceName": "/dev/xvdb", "Ebs": {"DeleteOnTermination": True, "Encrypted": True}},
     ]
 
 
@@ -218,7 +221,7 @@ def _same(form: dict[str, str], subnet: str) -> dict[str, object]:
     ]
     kinds = [form[f"TagSpecification.{n}.ResourceType"] for n in (1, 2, 3)]
     nic = {"DeviceIndex": 0, "SubnetId": subnet, "DeleteOnTermination": True}
-    disk = {"DeleteOnTermination": True, "VolumeSize": 64, "VolumeType": "gp3"}
+    disk = {"DeleteOnTermination": True, "Encrypted": True, "VolumeSize": 64, "VolumeType": "gp3"}
     return {
         "ImageId": form["ImageId"],
         "InstanceType": form["InstanceType"],

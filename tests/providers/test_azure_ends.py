@@ -182,9 +182,14 @@ def test_an_untagged_disk_is_known_by_its_machine_and_proves_itself_without_one(
     arm.habits.disk_inherits_tags = False
     running(arm, order())
     until(lambda: disks(arm, "prod"), "the disk is listed")
-    assert [(one.host, one.deadline) for one in disks(arm, "prod")] == [("h1", order().deadline)]
-    arm.plant("disk", {}, f"{order(host='a-b').name}-a-b-os")
-    assert ("a-b", 1) in {(one.host, one.attempt) for one in disks(arm, "prod")}
+    found = [(one.environment, one.host, one.deadline) for one in disks(arm, "prod")]
+    assert found == [(order().environment, "h1", order().deadline)]
+    for environment in ("e-1", "e"):  # told apart by the order's name only
+        arm.plant(
+            "disk", {}, f"{order(host='1-b' if environment == 'e' else 'b', environment=environment).name}-e-1-b-os"
+        )
+    proved = {(one.environment, one.host, one.attempt) for one in disks(arm, "prod")}
+    assert proved >= {("e-1", "b", 1), ("e", "1-b", 1)}
     assert disks(arm, "other") == []
 
 

@@ -30,6 +30,7 @@ def test_an_item_says_what_its_tags_say(bench: Bench) -> None:
     for item in (made, found, *listed):
         assert item is not None
         assert (item.controller, item.host, item.attempt) == (order.controller, order.host, order.attempt)
+        assert item.environment == order.environment
         assert item.deadline == order.deadline
         assert (item.zone, item.size, item.kind) == (order.zone, order.size, "host")
         assert item.created is not None
@@ -49,6 +50,21 @@ def test_a_list_has_nothing_of_others(bench: Bench) -> None:
     assert {item.host for item in bench.listed(other.controller)} == {other.host}
 
 
+def test_two_environments_of_one_controller_may_call_their_hosts_alike(bench: Bench) -> None:
+    order = bench.order()
+    other = bench.order(host=order.host, environment="tests-2")
+    mine, theirs = bench.provider.create(order), bench.provider.create(other)
+    assert len(bench.machines(order)) == 2
+    assert (bench.running(order).id, bench.running(other).id) == (mine.id, theirs.id)
+    machines = (item for item in bench.listed() if item.kind == "host")
+    assert {(item.environment, item.id) for item in machines} == {("tests", mine.id), ("tests-2", theirs.id)}
+    bench.end(mine)
+    assert bench.gone(order)
+    left = bench.provider.get(other)
+    assert left is not None
+    assert (left.id, left.environment, left.state) == (theirs.id, "tests-2", HostState.RUNNING)
+
+
 def test_a_list_has_the_machines_of_every_zone(bench: Bench) -> None:
     orders = [bench.order(zone=zone) for zone in bench.cloud.zones]
     for order in orders:
@@ -64,7 +80,9 @@ def test_a_half_tagged_machine_can_be_told_from_ours(bench: Bench) -> None:
     odd = bench.plant("host", paddock_controller=bench.controller, paddock_attempt="first", paddock_deadline="never")
     found = {item.id: item for item in bench.listed() if item.kind == "host"}
     assert set(found) <= {half, odd}
-    assert all((item.host, item.attempt, item.deadline) == ("", 0, None) for item in found.values())
+    assert all(
+        (item.environment, item.host, item.attempt, item.deadline) == ("", "", 0, None) for item in found.values()
+    )
 
 
 def test_a_protected_machine_says_so(bench: Bench) -> None:
@@ -80,7 +98,7 @@ def test_an_orphan_beside_machines_is_listed_and_can_be_ended(bench: Bench, kind
     id = bench.plant(kind, **_spelled(order.tags))
     item = next(item for item in bench.listed() if item.id == id)
     assert (item.kind, item.host, item.attempt, item.attached_to) == (kind, order.host, order.attempt, "")
-    assert item.deadline == order.deadline
+    assert (item.environment, item.deadline) == (order.environment, order.deadline)
     bench.end(item)
     assert until(lambda: id not in {one.id for one in bench.cloud.held()}, "the orphan is gone")
     assert until(lambda: id not in {one.id for one in bench.listed()}, "the orphan is not listed")

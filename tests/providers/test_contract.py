@@ -26,8 +26,8 @@ def test_the_same_order_has_the_same_token_and_name() -> None:
     assert (order().token, order().name) == (order().token, order().name)
 
 
-@pytest.mark.parametrize("change", [{"controller": "other"}, {"host": "h2"}, {"attempt": 2}])
-def test_another_controller_host_or_attempt_is_another_machine(change: dict[str, object]) -> None:
+@pytest.mark.parametrize("change", [{"controller": "other"}, {"environment": "other"}, {"host": "h2"}, {"attempt": 2}])
+def test_another_controller_environment_host_or_attempt_is_another_machine(change: dict[str, object]) -> None:
     assert order(**change).token != order().token
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from paddock.contracts.ground import Choice
 from providers.contract import ErrorClass, ProviderError
-from providers.registry import KINDS, provider
+from providers.registry import KINDS, check_choices, provider
 
 AWS: dict[str, Any] = {
     "regions": [
@@ -112,3 +113,65 @@ def test_a_wrong_setting_is_named(kind: str, settings: Mapping[str, Any], words:
     wrong = refusal(kind, settings)
     assert wrong.kind is ErrorClass.INVALID
     assert words in f"{wrong.code} {wrong}"
+
+
+INVENTORY = """
+credentials: {c: {username: {env: U}, password: {env: P}}}
+machines:
+  - {name: m1, bmc: "https://10.0.0.11", system: a, size: big, zone: rack1, vcpu: 8, memory_mib: 8192, credentials: c}
+  - {name: m2, bmc: "https://10.0.0.12", system: b, size: small, zone: rack2, vcpu: 4, memory_mib: 4096, credentials: c}
+"""
+
+
+@pytest.fixture
+def grounds(tmp_path: Path) -> dict[str, dict[str, Any]]:
+    inventory = tmp_path / "inventory.yaml"
+    inventory.write_text(INVENTORY)
+    onprem = {"inventory": str(inventory), "claims": str(tmp_path / "claims"), "boot": str(tmp_path / "boot")}
+    return {"aws": AWS, "azure": AZURE, "gcp": GCP, "onprem": onprem, "joined": {}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "zone"),
+    [
+        ("aws", "m8i.large", "eu-west-1a"),
+        ("azure", "Standard_D8s_v5", "2"),
+        ("gcp", "n2-standard-8", "europe-west4-a"),
+        ("onprem", "big", "rack1"),
+        ("onprem", "small", ""),
+        ("joined", "any", ""),
+    ],
+)
+def test_a_choice_that_a_ground_may_have_is_taken_without_asking_a_cloud(
+    kind: str, size: str, zone: str, grounds: dict[str, dict[str, Any]]
+) -> None:
+    check_choices(kind, grounds[kind], [Choice(size=size, zone=zone)])
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "zone", "words"),
+    [
+        ("aws", "m8i.large", "", "(m8i.large): zone '' is not set up here: eu-west-1a can be ordered"),
+        ("aws", "m8i.large", "eu-west-1b", "zone 'eu-west-1b' is not set up here"),
+        ("azure", "Standard_D8s_v5", "", "zone '' is not set up here: 1, 2, 3 can be ordered"),
+        ("azure", "Standard_Q9", "1", "size 'Standard_Q9'"),
+        ("gcp", "n2-standard-8", "", "zone '' is not set up here: europe-west4-a can be ordered"),
+        ("gcp", "e2-standard-8", "europe-west4-a", "size 'e2-standard-8'"),
+        ("onprem", "huge", "rack1", "size 'huge' is not set up here: big, small can be ordered"),
+        ("onprem", "big", "rack2", "zone 'rack2' is not set up here: rack1 can be ordered"),
+    ],
+)
+def test_a_choice_that_a_ground_can_never_have_is_named(
+    kind: str, size: str, zone: str, words: str, grounds: dict[str, dict[str, Any]]
+) -> None:
+    with pytest.raises(ProviderError) as raised:
+        check_choices(kind, grounds[kind], [Choice(size=size, zone=zone)])
+    assert raised.value.kind is ErrorClass.INVALID
+    assert words in str(raised.value)
+
+
+def test_an_azure_ground_without_zones_takes_a_choice_without_one() -> None:
+    bare = {**AZURE, "zones": []}
+    check_choices("azure", bare, [Choice(size="Standard_D8s_v5")])
+    with pytest.raises(ProviderError, match="zone '1' is not set up here: none can be ordered"):
+        check_choices("azure", bare, [Choice(size="Standard_D8s_v5", zone="1")])

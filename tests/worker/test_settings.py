@@ -26,6 +26,17 @@ ATTEMPT = Attempt(
     pool="default",
     deadline=datetime(2026, 12, 1, tzinfo=UTC),
 )
+AWS = {
+    "kind": "aws",
+    "regions": [
+        {
+            "name": "eu-west-1",
+            "image": "ami-12345678",
+            "subnets": {"eu-west-1a": "subnet-12345678"},
+            "security_groups": ["sg-12345678"],
+        }
+    ],
+}
 TOML = """
 environment = "aws-eu"
 [provider]
@@ -73,6 +84,9 @@ def test_a_machine_is_told_who_it_is_as_cloud_init_reads_it(tmp_path: Path) -> N
         ("environment = 'e'\n[pool]\nchoices = [{size = 's'}]\nsize = {minimum = 2, maximum = 1}", "minimum 2"),
         ("environment = 'e'\n[host]\nhost = 'mine'", "each machine has its own"),
         ("environment = 'e'\n[host]\nslots = 0", "host"),
+        ("environment = 'e'\n[pool]\nenvironment = 'f'\nchoices = [{size = 's'}]", "pool.environment is f"),
+        ("environment = 'e'\n[pool]\nchoices = [{size = 's'}]\nlifetime_s = 300", "lifetime_s 300 must be more"),
+        (TOML + "slots = 8", "host.slots is 8, and pool.slots 4"),
         ("[provider]\nkind = 'joined'", "environment"),
     ],
 )
@@ -84,23 +98,43 @@ def test_what_is_wrong_is_named(text: str, named: str, tmp_path: Path) -> None:
     assert str(path) in str(raised.value)
 
 
+def test_a_machine_has_the_slots_that_its_pool_counts(tmp_path: Path) -> None:
+    [written] = yaml.safe_load(load(file(tmp_path, TOML)).user_data()(ATTEMPT))["write_files"]
+    assert HostConfig.model_validate_json(written["content"]).slots == 4
+    agreed = load(file(tmp_path, TOML + "slots = 4\n"))
+    [written] = yaml.safe_load(agreed.user_data()(ATTEMPT))["write_files"]
+    assert HostConfig.model_validate_json(written["content"]).slots == 4
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(PaddockError, match="nowhere"):
         load(tmp_path / "nowhere.toml")
 
 
-def test_a_worker_without_its_clouds_credentials_refuses_to_start_and_names_them(tmp_path: Path) -> None:
-    region = {"name": "eu-west-1", "image": "ami-12345678", "subnets": {"eu-west-1a": "subnet-12345678"}}
-    provider = {"kind": "aws", "regions": [region | {"security_groups": ["sg-12345678"]}]}
-    path = file(tmp_path, {"environment": "aws-eu", "provider": provider})
-    bare = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "AWS_EC2_METADATA_DISABLED": "true"}
-    done = subprocess.run(
+def started(path: Path, **more: str) -> "subprocess.CompletedProcess[str]":
+    bare = {"PATH": os.environ["PATH"], "HOME": str(path.parent), "AWS_EC2_METADATA_DISABLED": "true"}
+    return subprocess.run(
         [sys.executable, "-m", "worker.environment", "--address", "127.0.0.1:1", "--config", str(path)],
-        env=bare,
+        env=bare | more,
         capture_output=True,
         text=True,
         timeout=60,
     )
+
+
+def test_a_worker_whose_pool_can_never_have_a_machine_refuses_to_start_and_says_why(tmp_path: Path) -> None:
+    pool = {"choices": [{"size": "m8i.large", "zone": "eu-west-1a"}, {"size": "m8i.large", "zone": "eu-west-1b"}]}
+    path = file(tmp_path, {"environment": "aws-eu", "provider": AWS, "pool": pool})
+    done = started(path, AWS_ACCESS_KEY_ID="an-id", AWS_SECRET_ACCESS_KEY="a-secret")
+    assert done.returncode == 2
+    assert "the pool of aws-eu can never have a machine by its choice" in done.stderr
+    assert done.stderr.endswith("(pool.choices)\n")
+    assert "(m8i.large eu-west-1b): zone 'eu-west-1b' is not set up here: eu-west-1a can be ordered" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_without_its_clouds_credentials_refuses_to_start_and_names_them(tmp_path: Path) -> None:
+    done = started(file(tmp_path, {"environment": "aws-eu", "provider": AWS}))
     assert done.returncode == 2
     assert "aws-eu" in done.stderr
     assert "AWS_ACCESS_KEY_ID" in done.stderr

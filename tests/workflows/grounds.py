@@ -3,11 +3,8 @@
 import asyncio
 import contextlib
 import tempfile
-import threading
 import uuid
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -39,8 +36,9 @@ from paddock.host.config import HostConfig
 from paddock.host.gate import Gate, PlacementSlots
 from paddock.host.slots import Slots
 from paddock.temporal.connect import connect
-from providers.contract import ErrorClass, HostOrder, HostSize, HostState, Inventory, Item, ProviderError
+from providers.contract import HostOrder
 from tests.workflows.conftest import World
+from tests.workflows.played_cloud import PlayedCloud
 from workflows.host import Host
 from workflows.pool import HostPool
 from workflows.sandbox import Sandbox
@@ -49,70 +47,6 @@ QUICK = timedelta(seconds=0.1)
 SLOTS = 2  # of each machine
 Box = WorkflowHandle[object, SandboxReport]
 Pool = WorkflowHandle[object, PoolStatus]
-
-
-@dataclass
-class PlayedCloud:
-    """A provider in memory. `refuse` is by size: what `create` raises there; `dead` sizes boot nothing, `fails` do."""
-
-    name: str = "played"
-    held: dict[str, Item] = field(default_factory=dict)
-    orders: list[HostOrder] = field(default_factory=list)
-    calls: Counter[str] = field(default_factory=Counter)
-    refuse: dict[str, list[ProviderError]] = field(default_factory=dict)
-    fails: set[str] = field(default_factory=set)
-    lost_answers: int = 0
-    blind: int = 0
-    hold: threading.Event | None = None
-    on_boot: Callable[[HostOrder], None] = lambda order: None
-    on_end: Callable[[str], None] = lambda name: None
-
-    def create(self, order: HostOrder) -> Item:
-        self.calls["create"] += 1
-        self.orders.append(order)
-        if self.hold:
-            self.hold.wait(20)
-        if self.refuse.get(order.size):
-            raise self.refuse[order.size].pop(0)
-        if order.name not in self.held:
-            self.held[order.name] = Item(
-                id=f"id-{order.name}",
-                kind="host",
-                name=order.name,
-                state=HostState.DELETING if order.size in self.fails else HostState.RUNNING,
-                host=order.host,
-                attempt=order.attempt,
-                controller=order.controller,
-                why="its disk could not be made" if order.size in self.fails else "",
-            )
-            self.held[f"{order.name}-nic"] = replace(
-                self.held[order.name], id=f"nic-{order.name}", kind="nic", name=f"{order.name}-nic"
-            )
-            self.on_boot(order)
-        if self.lost_answers:
-            self.lost_answers -= 1
-            raise ProviderError(ErrorClass.TRANSIENT, "the answer was lost")
-        return self.held[order.name]
-
-    def get(self, order: HostOrder) -> Item | None:
-        self.calls["get"] += 1
-        return self.held.get(order.name)
-
-    def list_owned(self, controller: str) -> Inventory:
-        self.calls["list"] += 1
-        if self.blind:
-            self.blind -= 1
-            return Inventory(items=(), complete=False, missing_scopes=("zone-b",))
-        return Inventory(items=tuple(self.held.values()), complete=True)
-
-    def terminate(self, item: Item) -> HostState:
-        self.calls["terminate"] += 1
-        if self.held.pop(item.name, None) and item.kind == "host":
-            self.on_end(item.name)
-        return HostState.DELETING
-
-    def catalogue(self) -> Sequence[HostSize]:
-        return ()
 
 
 class Ground:
@@ -149,6 +83,7 @@ class Ground:
 
         @activity.defn
         async def hold_host(spec: HostSpec) -> None:
+            place.gate.open()
             while True:
                 activity.heartbeat()
                 await asyncio.sleep(0.1)
@@ -180,6 +115,7 @@ class Ground:
             relay="ws://nowhere", policy_public_key="", slots=SLOTS,
         )  # fmt: skip
         table = self.tables[order.host] = Slots(Path(self._folder.name) / f"{order.name}.json", SLOTS)
+        table.closed = True  # as the host's own worker begins: nothing is placed before the proof
         place = PlaceActivities(config, Gate(table), frozenset({"base"}))
         given: list[Callable[..., Awaitable[object]]] = [
             hold_host, prove_host, stop_placing, check_host,
@@ -282,7 +218,7 @@ class Ground:
     async def order(self, *sizes: str, host: str = "h-1", **more: object) -> WorkflowHandle[object, HostReport]:
         """Start a `Host` whose machine is wanted in one of these sizes, in this order."""
         choices = tuple(Choice(size=size, zone="zone-a") for size in sizes)
-        wanted = Wanted(choices=choices, **({"boot_s": 10, "prove_s": 10} | more))  # type: ignore[arg-type]
+        wanted = Wanted(**({"choices": choices, "boot_s": 10, "prove_s": 10} | more))  # type: ignore[arg-type]
         return await self.client.start_workflow(
             names.HOST,
             HostSpec(environment=self.environment, host=host, slots=SLOTS, wanted=wanted),

@@ -11,9 +11,10 @@ from temporalio.exceptions import ApplicationError
 
 from activities import environment as environment_module
 from paddock.contracts import names
-from paddock.contracts.ground import DrainSpec, HostReport
+from paddock.contracts.ground import Choice, DrainSpec, HostReport
 from paddock.contracts.hosts import HostSpec
-from paddock.contracts.report import Gone
+from paddock.contracts.report import Gone, Outcome, SandboxReport
+from paddock.contracts.spec import SandboxSpec
 from providers.contract import ErrorClass, ProviderError
 from tests.workflows.grounds import Ground
 from workflows import growth as growth_module
@@ -26,7 +27,9 @@ NOW = DrainSpec(reason="no longer needed", wait_s=0)
 async def ground(client: Client, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ground]:
     monkeypatch.setattr(environment_module, "LOOK_AGAIN_S", 0.05)
     monkeypatch.setattr(growth_module, "ASK_AGAIN_S", 0.2)
+    monkeypatch.setattr(growth_module, "SETTLE_S", 1)
     monkeypatch.setattr(host_module, "LOOK_AGAIN", timedelta(seconds=0.2))
+    monkeypatch.setattr(host_module, "LOOK_AT_MOST", timedelta(seconds=0.5))
     monkeypatch.setattr(host_module, "HEARTBEAT", timedelta(seconds=2))
     monkeypatch.setattr(host_module, "NEW_WORKER", timedelta(seconds=2))
     monkeypatch.setattr(host_module, "TELL_AGAIN", (timedelta(seconds=0.1),))
@@ -195,6 +198,103 @@ async def test_a_made_host_that_is_lost_is_ended_by_its_provider_with_receipts(g
         ground._end(name)  # the worker dies, the machine is still billed
     report = whole(await asyncio.wait_for(host.result(), 60), ground)
     assert "has not" in report.why or "no machine" in report.why
+
+
+async def test_nothing_is_placed_on_a_machine_before_it_has_proved_itself(ground: Ground) -> None:
+    ground.unproved.add("small")
+    box = await ground.client.start_workflow(
+        names.SANDBOX,
+        SandboxSpec(environment=ground.environment, place_timeout_s=4),
+        id=f"early-{ground.environment}",
+        task_queue=names.CONTROL_QUEUE,
+    )
+    cause, report = await failure(await ground.order("small"))
+    assert cause.type == "no-proof"
+    whole(report, ground)
+    with pytest.raises(WorkflowFailureError) as refused:
+        await asyncio.wait_for(box.result(), 20)
+    assert "no host" in str(refused.value.cause) or "slot" in str(refused.value.cause)
+    assert not ground.world.held
+
+
+async def test_a_zone_that_is_none_is_refused_and_ends(ground: Ground) -> None:
+    choice = Choice(size="small", zone="nowhere")
+    cause, report = await failure(await ground.order("small", choices=(choice,)))
+    assert cause.type == "invalid"
+    assert "nowhere" in cause.message
+    whole(report, ground)
+
+
+async def sandbox_on(ground: Ground, host: WorkflowHandle[object, HostReport]) -> WorkflowHandle[object, SandboxReport]:
+    await ground.until(host, "ready")
+    box = await ground.client.start_workflow(
+        names.SANDBOX,
+        SandboxSpec(environment=ground.environment),
+        id=f"box-{ground.environment}",
+        task_queue=names.CONTROL_QUEUE,
+        result_type=SandboxReport,
+    )
+    async with asyncio.timeout(20):
+        while (await box.query("status"))["state"] != "ready":
+            await asyncio.sleep(0.05)
+    return box
+
+
+async def test_a_made_host_that_is_cancelled_tells_its_sandboxes_that_it_is_gone(ground: Ground) -> None:
+    host = await ground.order("small")
+    box = await sandbox_on(ground, host)
+    await host.cancel()
+    whole(await asyncio.wait_for(host.result(), 20), ground)
+    with pytest.raises(WorkflowFailureError) as lost:
+        await asyncio.wait_for(box.result(), 20)
+    assert isinstance(lost.value.cause, ApplicationError)
+    report = SandboxReport.model_validate(lost.value.cause.details[0])
+    assert report.outcome is Outcome.HOST_LOST
+    assert {one.gone for one in report.receipts} == {Gone.IMPLIED_BY_HOST}
+
+
+async def test_an_unreachable_made_host_that_is_cancelled_ends_once(ground: Ground) -> None:
+    host = await ground.order("small")
+    await ground.until(host, "ready")
+    ground.cloud.blind = 10_000  # its end cannot be proved for now
+    for name in list(ground._machines):
+        ground._end(name)
+    await ground.until(host, "terminating")
+    await host.cancel()
+    await asyncio.sleep(0.5)
+    ground.cloud.blind = 0
+    whole(await asyncio.wait_for(host.result(), 60), ground)
+    failed = [
+        one for one in (await host.fetch_history()).events if one.HasField("workflow_task_failed_event_attributes")
+    ]
+    assert not failed
+
+
+async def test_a_drain_waits_for_its_sandboxes_and_then_stops_them(ground: Ground) -> None:
+    host = await ground.order("small")
+    box = await sandbox_on(ground, host)
+    await host.signal("drain", DrainSpec(reason="new image", wait_s=3))
+    await ground.until(host, "draining")
+    await asyncio.sleep(1)
+    assert (await box.query("status"))["state"] == "ready", "it may end by itself"
+    report = await asyncio.wait_for(box.result(), 30)
+    assert report.outcome is Outcome.STOPPED
+    whole(await asyncio.wait_for(host.result(), 30), ground)
+
+
+async def test_a_worker_that_starts_again_while_its_host_drains_is_told_again(ground: Ground) -> None:
+    host = await ground.order("small")
+    box = await sandbox_on(ground, host)
+    await host.signal("drain", DrainSpec(reason="new image", wait_s=600))
+    async with asyncio.timeout(10):
+        while not ground.tables["h-1"].leaving:
+            await asyncio.sleep(0.05)
+    ground.tables["h-1"].leaving = False  # all that a new process knows
+    async with asyncio.timeout(10):
+        while not ground.tables["h-1"].leaving:
+            await asyncio.sleep(0.05)
+    await box.execute_update("stop", "enough")
+    whole(await asyncio.wait_for(host.result(), 30), ground)
 
 
 async def test_only_its_own_workflow_is_a_host(ground: Ground) -> None:

@@ -9,7 +9,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
 
 from paddock.contracts import names
 from paddock.contracts.ground import Choice
-from paddock.contracts.pool import PoolSize, PoolStatus
+from paddock.contracts.pool import PoolSize, PoolSpec, PoolStatus
 from paddock.contracts.report import Outcome
 from paddock.contracts.status import Status
 from providers.contract import ErrorClass, ProviderError
@@ -27,6 +27,7 @@ from tests.workflows.pools import (
     until,
     where,
 )
+from worker.environment import start_pool
 
 __all__ = ["ground", "quick"]
 
@@ -159,6 +160,33 @@ async def test_a_closed_pool_leaves_its_hosts(ground: Ground) -> None:
     assert [one.host for one in (await serving(again, 1)).hosts] == [host], "the next pool knows it"
     await again.execute_update("set", PoolSize(minimum=0, idle_s=1), result_type=PoolStatus)
     await until(lambda: not ground.cloud.held)
+
+
+async def test_a_closed_pool_stays_closed_when_its_worker_starts_again(
+    ground: Ground, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "worker.environment")
+    spec = PoolSpec(environment=ground.environment, choices=(SMALL,), size=PoolSize(maximum=0))
+    pool = ground.client.get_workflow_handle(names.pool_workflow_id(ground.environment))
+
+    async def started(again: bool = False) -> tuple[str, WorkflowExecutionStatus | None]:
+        await start_pool(ground.client, spec, again)
+        said = await pool.describe()
+        return said.run_id, said.status
+
+    first, status = await started()
+    assert (status, await started()) == (WorkflowExecutionStatus.RUNNING, (first, WorkflowExecutionStatus.RUNNING))
+    assert "runs already" in caplog.text
+    await pool.terminate("by mistake")
+    second, status = await started()
+    assert (second != first, status) == (True, WorkflowExecutionStatus.RUNNING), "nobody closed it"
+    await pool.signal("close")
+    await asyncio.wait_for(pool.result(), 10)
+    caplog.clear()
+    assert await started() == (second, WorkflowExecutionStatus.COMPLETED)
+    assert "was closed, and stays so; this worker's --open-pool opens it again" in caplog.text
+    third, status = await started(again=True)
+    assert (third != second, status) == (True, WorkflowExecutionStatus.RUNNING)
 
 
 async def test_a_host_that_joined_by_itself_is_used_and_never_drained(ground: Ground) -> None:

@@ -59,6 +59,7 @@ async def test_a_run_that_goes_on_as_another_forgets_nothing(ground: Ground, mon
         ({"environment": 'e" OR "1"="1', "choices": [{"size": "small"}]}, "String should match pattern"),
         ({"environment": "e", "choices": []}, "at least 1 item"),
         ({"environment": "e", "choices": [{"size": "small"}], "size": {"minimum": 9}}, "more than maximum 1"),
+        ({"environment": "e", "choices": [{"size": "small"}], "lifetime_s": 700}, "lifetime_s 700 must be more than"),
     ],
 )
 async def test_a_bad_argument_fails_the_run_at_once_in_words(

@@ -50,6 +50,14 @@ GROWS: dict[str, tuple[PoolSpec, PoolView, int]] = {
     "the minimum, also when nobody needs it": (spec(minimum=3), view(host("a")), 2),
     "the minimum is there": (spec(minimum=1), view(host("a", "booting")), 0),
     "coming hosts count": (spec(), view(host("a", "creating"), host("b", "proving"), waiting=8), 0),
+    "one that nobody made and that has not joined may never come": (
+        spec(),
+        view(host("a", "joining", made=False), waiting=1),
+        1,
+    ),
+    "nor is it a host of the minimum": (spec(minimum=1), view(host("a", "joining", made=False)), 1),
+    "one that somebody else orders comes": (spec(), view(host("a", "booting", made=False), waiting=1), 0),
+    "one that the pool made joins": (spec(), view(host("a", "joining"), waiting=1), 0),
     "coming hosts are not enough": (spec(), view(host("a", "creating"), waiting=5), 1),
     "no more than the maximum": (spec(maximum=3), view(host("a", used=4), waiting=100), 2),
     "one that drains is still billed": (spec(maximum=2), view(host("a", "draining"), host("b", used=4), waiting=1), 0),
@@ -178,6 +186,16 @@ def test_a_host_is_replaced_before_its_cloud_ends_it(case: str) -> None:
     done = resize(pool, sight, PoolMemory(), NOW)
     assert (done.start, done.drain) == (start, gone)
     assert not gone or done.why.startswith("near the end of its lifetime")
+
+
+def test_an_old_host_has_no_longer_to_empty_than_its_cloud_leaves_it() -> None:
+    """Its drain begins with a third of its life left at least; a superfluous one has all the time that was set."""
+    long = spec(minimum=1, drain_wait_s=30 * DAY_S)
+    assert resize(long, view(host("a", age_s=DAY_S - 1)), PoolMemory(), NOW).wait_s == DAY_S // 3
+    assert resize(long, view(host("a", age_s=DAY_S / 2), host("b")), PoolMemory(), NOW).wait_s == DAY_S // 3
+    assert resize(spec(), view(host("a", age_s=LATE_S)), PoolMemory(), NOW).wait_s == 3600
+    spare = resize(spec(drain_wait_s=30 * DAY_S), view(host("a")), PoolMemory(spare_since=LONG), NOW)
+    assert (spare.drain, spare.wait_s) == (("a",), 30 * DAY_S)
 
 
 def test_a_look_orders_no_more_than_a_run_has_room_for() -> None:

@@ -42,10 +42,11 @@ def enough(pool: PoolSpec, sight: PoolView, more: int) -> bool:
     """Whether with so many new hosts everybody has a slot, what is kept free too, and the minimum is there."""
     free, lasting = more * pool.slots, more
     for one in sight.hosts:
-        lasting += one.state == "ready" or one.state in COMING
+        comes = one.state in COMING - {"joining"} or (one.state == "joining" and one.made)
+        lasting += one.state == "ready" or comes
         if one.state == "ready":
             free += max(0, one.slots - one.used)
-        elif one.state in COMING:
+        elif comes:
             free += pool.slots
     return free >= sight.waiting + pool.size.free_slots and lasting >= pool.size.minimum
 
