@@ -20,7 +20,7 @@ from paddock.contracts import names
 from paddock.contracts.errors import ErrorInfo, ErrorKind
 from paddock.contracts.report import SandboxReport
 from paddock.contracts.spec import SandboxSpec
-from paddock.contracts.status import Attachment
+from paddock.contracts.status import Attachment, Status
 
 LAST_WORDS_S: Final = 30.0
 # A workflow task that a control worker had taken when it died goes to the next one after this long; servers say 10 s.
@@ -50,6 +50,7 @@ class Start:
     ) -> None:
         self._client, self._spec, self._id, self._key = client, spec, workflow_id, key
         self._token, self._update = uuid.uuid4().hex, request_id or str(uuid.uuid4())
+        self._tried = False
 
     async def place(self, *, named: bool, ignore: frozenset[str]) -> Placed:
         """Start it, or find the one of this id that runs, and wait until it is placed.
@@ -58,7 +59,7 @@ class Start:
         with another spec, but for the fields in `ignore`; and the typed error of whatever kept it from being placed.
         """
         try:
-            handle, attachment = await persist(self._once)
+            handle, attachment = await persist(self._again)
         except FAILURES as wrong:
             raise typed(wrong, self._id) from wrong
         environment = self._spec.environment
@@ -70,6 +71,46 @@ class Start:
         if differs := origin.differences(self._spec, ignore):
             raise already(self._id, differs)
         return Placed(handle, attachment, environment, made=False)
+
+    async def _again(self) -> tuple[WorkflowHandle[Any, SandboxReport], Attachment]:
+        """A try; any but the first one looks whether one before it started the sandbox, and its answer was lost.
+
+        The server knows an update that it has taken, but one that died between the start and the update knows only the
+        start: once that sandbox has ended, another try would run its task a second time.
+        """
+        if self._tried and (mine := await self._mine()):
+            return mine
+        self._tried = True
+        return await self._once()
+
+    async def _mine(self) -> tuple[WorkflowHandle[Any, SandboxReport], Attachment] | None:
+        """The run that an earlier try made, if any. Raises the typed error when it ended before it had a host."""
+        try:
+            event = await _first_event(self._client, self._id, None)
+        except RPCError as wrong:
+            if wrong.status is RPCStatusCode.NOT_FOUND:
+                return None
+            raise
+        begun = event.workflow_execution_started_event_attributes
+        if await _token_of(self._client, begun) != self._token:
+            return None
+        run = begun.original_execution_run_id
+        handle: WorkflowHandle[Any, SandboxReport] = self._client.get_workflow_handle(
+            self._id, run_id=run, first_execution_run_id=run, result_type=SandboxReport
+        )
+        try:
+            attachment: Attachment = await handle.execute_update(
+                "attach", self._key, id=self._update, result_type=Attachment
+            )
+            return handle, attachment
+        except RPCError as wrong:
+            if wrong.status is not RPCStatusCode.NOT_FOUND:
+                raise
+        # It has ended; its host was told of this caller's key by the start itself.
+        status: Status = await handle.query("status", result_type=Status)
+        if not status.host:
+            raise from_report(await handle.result())
+        return handle, Attachment(sandbox_id=status.sandbox_id, host=status.host, relay=status.relay)
 
     async def _once(self) -> tuple[WorkflowHandle[Any, SandboxReport], Attachment]:
         start: WithStartWorkflowOperation[Any, SandboxReport] = WithStartWorkflowOperation(
@@ -115,9 +156,7 @@ class Origin:
         begun = event.workflow_execution_started_event_attributes
         convert = client.data_converter
         argument = await convert.decode(begun.input.payloads, [dict]) if begun.input.payloads else [{}]
-        held: dict[str, Payload] = dict(begun.memo.fields)
-        token = (await convert.decode([held[_TOKEN]], [str]))[0] if _TOKEN in held else ""
-        return cls(token, argument[0])
+        return cls(await _token_of(client, begun), argument[0])
 
     def differences(self, asked: SandboxSpec, ignore: frozenset[str] = frozenset()) -> tuple[str, ...]:
         """The fields, as `a.b`, in which what was asked is not what it was started with."""
@@ -156,6 +195,12 @@ def summary(spec: SandboxSpec) -> str:
     """The line that Temporal's UI shows."""
     what = spec.task.argv[0] if spec.task else "session"
     return f"{spec.environment} · {spec.image} · {what} · {spec.shape.vcpu} vCPU"[:190]
+
+
+async def _token_of(client: Client, begun: Any) -> str:
+    """The random word of the start that a first event is about; empty when it was no start of ours."""
+    held: dict[str, Payload] = dict(begun.memo.fields)
+    return str((await client.data_converter.decode([held[_TOKEN]], [str]))[0]) if _TOKEN in held else ""
 
 
 async def _first_event(client: Client, workflow_id: str, run: str | None) -> Any:

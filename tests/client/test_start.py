@@ -10,9 +10,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from paddock.client import Paddock, sync
 from paddock.client.errors import AlreadyExists, BadSpec
-from paddock.client.start import Origin, differing
+from paddock.client.start import Origin, Start, differing
+from paddock.contracts import names
 from paddock.contracts.names import sandbox_workflow_id
-from paddock.contracts.report import Outcome
+from paddock.contracts.report import Outcome, SandboxReport
 from paddock.contracts.spec import SandboxSpec
 from tests.client.conftest import Playing
 
@@ -160,7 +161,7 @@ async def test_a_start_whose_answer_is_lost_is_repeated_and_finds_its_own(
 ) -> None:
     lost = lose_answers(paddock, monkeypatch, 2)
     box = await paddock.start(name=name)
-    assert lost == ["lost", "lost"]
+    assert lost == ["lost"], "the next try asks for what the first one made, and starts nothing"
     assert box.made
     assert (await (await box.run(["echo", "once"])).result()).exit == 0
     assert (await box.status()).tasks == 1
@@ -176,6 +177,37 @@ async def test_a_task_that_is_over_when_its_start_is_repeated_does_not_run_twice
 
     lose_answers(paddock, monkeypatch, 1, until_it_ended)
     box = await paddock.start(name=name, task={"argv": ["echo", "once"]})
+    assert [line async for line in box.task().output()] == ["once"]
+    assert (await box.result()).outcome is Outcome.SUCCEEDED
+    await (await paddock.start()).stop("so that the index has seen what came before")
+    assert len([run async for run in runs(temporal_client, box.workflow_id)]) == 1
+
+
+async def test_a_task_does_not_run_twice_when_the_server_knew_the_start_and_forgot_the_update(
+    paddock: Paddock, temporal_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that dies between the two: what it has on disk is a sandbox that nobody attached to, and that ends."""
+    once, tries = Start._once, 0
+
+    async def half_lost(self: Start) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries > 1:
+            return await once(self)
+        handle = await temporal_client.start_workflow(
+            names.SANDBOX,
+            self._spec,
+            id=self._id,
+            task_queue=names.CONTROL_QUEUE,
+            result_type=SandboxReport,
+            memo={"paddock-start": self._token},
+        )
+        await handle.result()
+        raise RPCError("the server died", RPCStatusCode.UNAVAILABLE, b"")
+
+    monkeypatch.setattr(Start, "_once", half_lost)
+    box = await paddock.start(name="half", task={"argv": ["echo", "once"]})
+    assert box.made
     assert [line async for line in box.task().output()] == ["once"]
     assert (await box.result()).outcome is Outcome.SUCCEEDED
     await (await paddock.start()).stop("so that the index has seen what came before")
