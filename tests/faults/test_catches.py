@@ -387,7 +387,8 @@ def test_a_keeper_that_forgets_to_close_pidfds_is_reported(
         assert system.up.stop() == 0
     finally:
         system.end()
-    growth, dead = verdict.leaked
+    # On a busy machine the last of the sandboxes may still be going.
+    growth, dead = [words for words in verdict.leaked if words.startswith("descriptors: keeper")]
     assert re.fullmatch(r"descriptors: keeper: python\S*: \d+ open descriptors, \d+ before", growth)
     held = re.fullmatch(r"descriptors: keeper: python\S*: (\d+) pidfds of processes that are gone", dead)
     assert held
