@@ -14,8 +14,8 @@ assert record  # registers the scenarios
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> None:
-    logging.getLogger("temporalio").setLevel(logging.CRITICAL)  # failures are played on purpose
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "temporalio")  # failures are played on purpose; other tests read what is logged
 
 
 @pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.nightly)], ids=["quick", "slow"])

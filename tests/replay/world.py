@@ -35,8 +35,6 @@ BEAT_S: Final = 0.05
 QUICK: Final = timedelta(seconds=0.1)
 DIGEST: Final = "sha256:" + "0" * 64
 FOR_EVER: Final = {"hold_host"}
-# A scenario holds a placement for as long as a busy machine takes; nobody calls for a host meanwhile.
-steps.CALL_FOR_A_HOST_S = 3600.0
 
 ANSWERS: Final[dict[str, Callable[[], object]]] = {
     "resolve_policy": lambda: hosts.ResolvedPolicy(name="deny-all", revision=1, digest=DIGEST, signed="signed"),
@@ -198,7 +196,20 @@ async def server() -> AsyncIterator[TemporalServer]:
 
 @asynccontextmanager
 async def world() -> AsyncIterator[World]:
-    """Server, the control worker as production has it but for its activities, the host, and the ground."""
+    """Server, the control worker as production has it but for its activities, the host, and the ground.
+
+    A scenario holds a placement for as long as a busy machine takes; nobody calls for a host meanwhile.
+    """
+    usual, steps.CALL_FOR_A_HOST_S = steps.CALL_FOR_A_HOST_S, 3600.0
+    try:
+        async with _world() as here:
+            yield here
+    finally:
+        steps.CALL_FOR_A_HOST_S = usual
+
+
+@asynccontextmanager
+async def _world() -> AsyncIterator[World]:
     async with server() as temporal:
         client = await connect(temporal.address, identity="recorder")
         here = World(client)
