@@ -1,6 +1,7 @@
 """`Host` and what nobody may tell it: an answer that cannot be read is asked for again, a foreign id is refused."""
 
 import asyncio
+import logging
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -77,6 +78,11 @@ async def site(client: Client) -> AsyncIterator[Site]:
     ground = Worker(client, task_queue=names.ground_queue(here.environment), activities=[here.fence_host])
     async with control, ground:
         yield here
+
+
+@pytest.fixture(autouse=True)
+def heard(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "temporalio")  # whatever other tests left
 
 
 @pytest.fixture
